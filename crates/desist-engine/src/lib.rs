@@ -1,0 +1,16 @@
+//! The use cases of desist over any store: the writer and its queue, intake, Campaign profiles,
+//! keys, the vault and the decision index. Clock and entropy come in through [`env::Env`].
+
+pub mod engine;
+pub mod env;
+pub mod index;
+pub mod intake;
+pub mod keys;
+pub mod profiles;
+pub mod queue;
+pub mod secrets;
+pub mod vault;
+mod writer;
+
+pub use desist_core as core;
+pub use desist_store as store;

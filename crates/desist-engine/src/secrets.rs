@@ -1,0 +1,206 @@
+//! The secret files: pepper and master key, kept apart from the database.
+//!
+//! `KEYS/pepper.key` and `KEYS/master.key` hold 32 random bytes each as base64url. The store keeps
+//! their fingerprints, so that a server with the wrong files stops instead of writing nonsense.
+
+use std::io::Write as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::hmac;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use desist_core::fact::RequestId;
+use sha2::{Digest as _, Sha256};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::env::{Env, random};
+
+/// Why a secret file is of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// It cannot be read or written.
+    #[error("{path}: {error}; give --keys the directory that holds pepper.key and master.key")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// It does not hold a key.
+    #[error("{0}: not 32 bytes as base64url; restore the file from its backup")]
+    Malformed(PathBuf),
+    /// It is missing, but the store was made with one.
+    #[error("{0} is missing, but the store was written with it; restore the file from its backup, or give --keys its directory")]
+    Missing(PathBuf),
+    /// It is not the file that the store was made with.
+    #[error("{0} is not the file this store was written with; give --keys the right directory, or restore the file from its backup")]
+    Wrong(PathBuf),
+}
+
+/// The secrets of one business.
+pub struct Secrets {
+    /// What lookup keys are derived from.
+    pub pepper: Zeroizing<[u8; 32]>,
+    /// What wraps the vault's data keys.
+    pub master: Zeroizing<[u8; 32]>,
+    tokens: hmac::Key,
+}
+
+/// The files, in the order of [`Secrets::fingerprints`].
+const FILES: [&str; 2] = ["pepper.key", "master.key"];
+
+impl Secrets {
+    /// Reads the files in `dir`. `expected` are the fingerprints that the store keeps; with none
+    /// (an empty store) missing files are made.
+    pub fn open(dir: &Path, expected: Option<&[[u8; 32]; 2]>, env: &dyn Env) -> Result<Self, SecretError> {
+        if expected.is_none() {
+            std::fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(dir)
+                .map_err(|error| SecretError::Io { path: dir.to_owned(), error })?;
+        }
+        let mut keys = Vec::with_capacity(2);
+        for (place, name) in FILES.iter().enumerate() {
+            let path = dir.join(name);
+            let key = match read_key(&path) {
+                Err(SecretError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => match expected {
+                    Some(_) => return Err(SecretError::Missing(path)),
+                    None => make_key(&path, env)?,
+                },
+                other => other?,
+            };
+            if expected.is_some_and(|expected| fingerprint(name, &key) != expected[place]) {
+                return Err(SecretError::Wrong(path));
+            }
+            keys.push(key);
+        }
+        let master = keys.pop().expect("two files were read");
+        let pepper = keys.pop().expect("two files were read");
+        Ok(Self::new(pepper, master))
+    }
+
+    /// Secrets from their bytes.
+    pub fn new(pepper: Zeroizing<[u8; 32]>, master: Zeroizing<[u8; 32]>) -> Self {
+        let mut tokens = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &*master), b"desist/tokens/v1").as_ref().to_vec();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &tokens);
+        tokens.zeroize();
+        Self { pepper, master, tokens: key }
+    }
+
+    /// What the store keeps to know the files again: one-way, and of no use without them.
+    pub fn fingerprints(&self) -> [[u8; 32]; 2] {
+        [fingerprint(FILES[0], &self.pepper), fingerprint(FILES[1], &self.master)]
+    }
+
+    /// A keyed digest for one use, named by `label`.
+    pub fn digest(&self, label: &str, parts: &[&[u8]]) -> [u8; 32] {
+        let mut context = hmac::Context::with_key(&self.tokens);
+        for part in [label.as_bytes()].iter().chain(parts) {
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
+        context.sign().as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
+    }
+
+    /// The receipt code of a request: 128 bits that nobody without the master key can tell from
+    /// random. Derived, so that the same request answered twice has the same code while the store
+    /// keeps only its hash.
+    pub fn receipt_code(&self, request: RequestId) -> String {
+        crockford(self.digest("receipt", &[&request.0])[..16].try_into().expect("16 of 32 bytes"))
+    }
+
+    /// An API key and its token (256 bits), derived from a random seed, so that a repeated request
+    /// for a key can be answered again although the store keeps only hashes.
+    pub fn credentials(&self, seed: &RequestId) -> (String, String) {
+        let api_key = self.digest("api key", &[&seed.0]);
+        let token = self.digest("token", &[&seed.0]);
+        (format!("dk_{}", URL_SAFE_NO_PAD.encode(&api_key[..16])), format!("dt_{}", URL_SAFE_NO_PAD.encode(token)))
+    }
+
+    /// The token that confirms an opt-in, derived in the same way.
+    pub fn confirm_token(&self, request: RequestId) -> String {
+        URL_SAFE_NO_PAD.encode(&self.digest("confirm", &[&request.0])[..16])
+    }
+}
+
+/// SHA-256, the form in which codes and tokens are stored.
+pub fn hash(text: &str) -> [u8; 32] {
+    Sha256::digest(text.as_bytes()).into()
+}
+
+/// A receipt code as people type it: case, spaces and hyphens do not matter, and letters that look
+/// like digits are those digits (Crockford's base 32).
+pub fn canonical_code(typed: &str) -> Option<String> {
+    let code: String = typed
+        .chars()
+        .filter(|c| !matches!(c, ' ' | '-'))
+        .map(|c| match c.to_ascii_uppercase() {
+            'O' => '0',
+            'I' | 'L' => '1',
+            c => c,
+        })
+        .collect();
+    (code.len() == 26 && code.bytes().all(|b| CROCKFORD.contains(&b))).then_some(code)
+}
+
+const CROCKFORD: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// 128 bits as 26 digits of Crockford's base 32, the highest first.
+fn crockford(bytes: [u8; 16]) -> String {
+    let bits = u128::from_be_bytes(bytes);
+    (0..26).rev().map(|place| char::from(CROCKFORD[(bits >> (5 * place)) as usize & 31])).collect()
+}
+
+fn fingerprint(name: &str, key: &[u8; 32]) -> [u8; 32] {
+    Sha256::new().chain_update(b"desist/fingerprint/v1\0").chain_update(name).chain_update(b"\0").chain_update(key).finalize().into()
+}
+
+fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, SecretError> {
+    let text = Zeroizing::new(std::fs::read(path).map_err(|error| SecretError::Io { path: path.to_owned(), error })?);
+    let malformed = || SecretError::Malformed(path.to_owned());
+    let text = std::str::from_utf8(&text).map_err(|_| malformed())?.trim_ascii();
+    let bytes = Zeroizing::new(URL_SAFE_NO_PAD.decode(text).map_err(|_| malformed())?);
+    Ok(Zeroizing::new(bytes.as_slice().try_into().map_err(|_| malformed())?))
+}
+
+fn make_key(path: &Path, env: &dyn Env) -> Result<Zeroizing<[u8; 32]>, SecretError> {
+    let key = Zeroizing::new(random::<32>(env));
+    let text = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(*key)));
+    write_secret(path, text.as_bytes()).map_err(|error| SecretError::Io { path: path.to_owned(), error })?;
+    Ok(key)
+}
+
+/// Writes a new file that only its owner can read, and syncs it with its directory.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    if let Some(dir) = path.parent() {
+        std::fs::File::open(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_code_survives_being_typed_by_a_person() {
+        let secrets = Secrets::new(Zeroizing::new([1; 32]), Zeroizing::new([2; 32]));
+        let code = secrets.receipt_code(RequestId([3; 16]));
+        assert_eq!(canonical_code(&code).as_deref(), Some(code.as_str()));
+        let typed = format!("{}-{}", &code[..13].to_lowercase(), &code[13..].replace('1', "l").replace('0', "o"));
+        assert_eq!(canonical_code(&typed).as_deref(), Some(code.as_str()));
+        assert_eq!(canonical_code(&code[1..]), None);
+        assert_eq!(canonical_code(&code.replace(&code[..1], "U")), None);
+    }
+
+    #[test]
+    fn crockford_has_the_digits_of_the_number() {
+        assert_eq!(crockford([0; 16]), "0".repeat(26));
+        assert_eq!(crockford([255; 16]), format!("7{}", "Z".repeat(25)));
+    }
+}

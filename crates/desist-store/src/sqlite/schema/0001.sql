@@ -1,0 +1,109 @@
+-- Version 1. A released file is never edited: the database keeps its SHA-256 in `migration`.
+-- Sets of purposes are 64-bit masks by bit of the purpose; times are Unix seconds unless named _ms.
+
+CREATE TABLE migration (version INTEGER PRIMARY KEY, sha256 TEXT NOT NULL) STRICT;
+
+-- The log. `bytes` is the JSON that is hashed, exactly.
+CREATE TABLE entry (seq INTEGER PRIMARY KEY, bytes TEXT NOT NULL) STRICT;
+
+-- The highest numbers given, and the Merkle frontier over `entry`.
+CREATE TABLE coordinator (
+  one INTEGER PRIMARY KEY CHECK (one = 1),
+  entries INTEGER NOT NULL,
+  subjects INTEGER NOT NULL,
+  identifiers INTEGER NOT NULL,
+  frontier BLOB NOT NULL
+) STRICT;
+INSERT INTO coordinator VALUES (1, 0, 0, 0, x'0000000000000000');
+
+CREATE TABLE kind (code INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
+INSERT INTO kind VALUES (1, 'email'), (2, 'phone'), (3, 'customer_id'), (4, 'campaign_pkey'), (5, 'uid2'),
+  (6, 'rampid'), (7, 'cookie_id'), (8, 'device_id'), (9, 'maid');
+
+-- `marks` is [[purposes, class, "deny"|"allow", acted at, server timed, seq]...]; the last three
+-- columns are the verdict that follows from it and from the subjects that hold the identifier.
+CREATE TABLE identifier (
+  no INTEGER PRIMARY KEY,
+  key BLOB NOT NULL UNIQUE,
+  kind INTEGER NOT NULL,
+  holders INTEGER NOT NULL,
+  shared INTEGER NOT NULL,
+  marks TEXT NOT NULL,
+  denied INTEGER NOT NULL,
+  linked INTEGER NOT NULL,
+  opted_in INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE subject (no INTEGER PRIMARY KEY, marks TEXT NOT NULL, held INTEGER NOT NULL) STRICT;
+
+CREATE TABLE hold (
+  subject INTEGER NOT NULL,
+  identifier INTEGER NOT NULL,
+  PRIMARY KEY (subject, identifier)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX hold_by_identifier ON hold (identifier);
+
+-- `id` is written as in the log.
+CREATE TABLE request (
+  no INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  receipt_hash BLOB NOT NULL UNIQUE,
+  kind TEXT NOT NULL,
+  status TEXT NOT NULL,
+  channel TEXT NOT NULL,
+  purposes INTEGER NOT NULL,
+  seq INTEGER NOT NULL,
+  acted_at INTEGER NOT NULL,
+  recorded_at INTEGER NOT NULL,
+  deadline TEXT NOT NULL,
+  deadline_conventional TEXT NOT NULL,
+  subject INTEGER,
+  identifiers TEXT NOT NULL,
+  confirm_hash BLOB,
+  unreached TEXT NOT NULL
+) STRICT;
+CREATE INDEX request_unreached ON request (seq) WHERE unreached <> '[]';
+
+CREATE TABLE profile (
+  subject INTEGER PRIMARY KEY,
+  created_ms INTEGER NOT NULL,
+  modified_ms INTEGER NOT NULL,
+  opt_out_ended_ms INTEGER
+) STRICT;
+
+-- Sealed data. `owner` is the number of a subject or the id of a request.
+CREATE TABLE vault (
+  owner_kind TEXT NOT NULL CHECK (owner_kind IN ('profile', 'request')),
+  owner ANY NOT NULL,
+  wrapped_key BLOB NOT NULL,
+  ciphertext BLOB NOT NULL,
+  PRIMARY KEY (owner_kind, owner)
+) STRICT;
+
+CREATE TABLE api_key (
+  no INTEGER PRIMARY KEY,
+  name TEXT NOT NULL,
+  role TEXT NOT NULL,
+  key_hash BLOB NOT NULL,
+  token_hash BLOB NOT NULL,
+  created_at INTEGER NOT NULL,
+  revoked_at INTEGER
+) STRICT;
+
+CREATE TABLE purpose (bit INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, model TEXT NOT NULL) STRICT;
+
+-- `id` is written as in the log.
+CREATE TABLE import (
+  id TEXT PRIMARY KEY NOT NULL,
+  rows INTEGER NOT NULL,
+  accepted INTEGER NOT NULL,
+  refused INTEGER NOT NULL,
+  finished INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE meta (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
+
+CREATE TABLE scratch (one INTEGER PRIMARY KEY CHECK (one = 1), at INTEGER NOT NULL) STRICT;
+
+-- Answers to requests with an Idempotency-Key are in tables `idempotency_<hour since 1970>`, each
+-- made when it is first needed and dropped whole.

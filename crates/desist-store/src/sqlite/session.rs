@@ -1,0 +1,527 @@
+//! The operations of one transaction: all the SQL there is.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use desist_core::decision::Verdict;
+use desist_core::fact::{Digest, IdRef, RequestId};
+use desist_core::graph::{Changes, IdentifierRow, Records, SubjectRow};
+use desist_core::identifier::Kind;
+use desist_core::lookup::LookupKey;
+use desist_core::mark::{IdentifierNo, Line, SubjectNo};
+use desist_core::purpose::{Model, PurposeSet};
+use desist_core::rules::Counters;
+use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
+use rusqlite::{Connection, OptionalExtension, Params, Row as SqlRow, params};
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+
+use crate::{
+    Coordinator, ImportRow, KeyRow, Owner, ProfileRow, REMEMBER_SECONDS, Read, Remembered, RequestRow, Row, Sealed, Status, StoreError, Totals,
+    Write,
+};
+
+/// One transaction on one connection.
+pub(super) struct Session<'c> {
+    connection: &'c Connection,
+    hours: Option<BTreeSet<i64>>,
+    shredded: bool,
+}
+
+/// A unit variant or an id, by the name it has in the log.
+struct Name<T>(T);
+
+impl<T: Serialize> ToSql for Name<T> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        match serde_json::to_value(&self.0) {
+            Ok(serde_json::Value::String(name)) => Ok(name.into()),
+            _ => unreachable!("names serialize as strings"),
+        }
+    }
+}
+
+impl<T: DeserializeOwned> FromSql for Name<T> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        let text = serde::de::value::StrDeserializer::<serde::de::value::Error>::new(value.as_str()?);
+        // The cause is left out here and below: it could repeat what is stored.
+        T::deserialize(text).map(Self).map_err(|_| FromSqlError::InvalidType)
+    }
+}
+
+/// A list, as JSON.
+struct Json<T>(Vec<T>);
+
+impl<T: Serialize> ToSql for Json<T> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(serde_json::to_string(&self.0).expect("lists of numbers and names").into())
+    }
+}
+
+impl<T: DeserializeOwned> FromSql for Json<T> {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        serde_json::from_str(value.as_str()?).map(Self).map_err(|_| FromSqlError::InvalidType)
+    }
+}
+
+struct Marks(Line);
+
+impl FromSql for Marks {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Line::from_json(value.as_str()?).map(Self).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+struct KindCode(Kind);
+
+impl FromSql for KindCode {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        u8::column_result(value).ok().and_then(Kind::from_code).map(Self).ok_or(FromSqlError::InvalidType)
+    }
+}
+
+/// A mask, of which `SQLite` sees the bits as a signed number.
+struct Mask(PurposeSet);
+
+impl ToSql for Mask {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok((self.0.0 as i64).into())
+    }
+}
+
+impl FromSql for Mask {
+    fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
+        Ok(Self(PurposeSet(value.as_i64()? as u64)))
+    }
+}
+
+const VERDICT: &str = "denied, linked, opted_in";
+const REQUEST: &str = "id, receipt_hash, kind, status, channel, purposes, seq, acted_at, recorded_at, deadline, deadline_conventional, subject, \
+                       identifiers, confirm_hash, unreached";
+
+fn verdict(row: &SqlRow<'_>, at: usize) -> rusqlite::Result<Verdict> {
+    let mask = |at| row.get::<_, Mask>(at).map(|mask| mask.0);
+    Ok(Verdict { denied: mask(at)?, linked: mask(at + 1)?, opted_in: mask(at + 2)? })
+}
+
+/// `kind, holders, shared, marks` from column `at`.
+fn identifier(row: &SqlRow<'_>, at: usize) -> rusqlite::Result<IdentifierRow> {
+    Ok(IdentifierRow {
+        kind: row.get::<_, KindCode>(at)?.0,
+        holders: row.get(at + 1)?,
+        shared: row.get(at + 2)?,
+        line: row.get::<_, Marks>(at + 3)?.0,
+    })
+}
+
+fn request(row: &SqlRow<'_>) -> rusqlite::Result<RequestRow> {
+    Ok(RequestRow {
+        id: row.get::<_, Name<_>>(0)?.0,
+        receipt_hash: row.get(1)?,
+        kind: row.get::<_, Name<_>>(2)?.0,
+        status: row.get::<_, Name<_>>(3)?.0,
+        channel: row.get::<_, Name<_>>(4)?.0,
+        purposes: row.get::<_, Mask>(5)?.0,
+        seq: row.get(6)?,
+        acted_at: row.get(7)?,
+        recorded_at: row.get(8)?,
+        deadline: row.get(9)?,
+        deadline_conventional: row.get(10)?,
+        subject: row.get::<_, Option<u64>>(11)?.map(SubjectNo),
+        identifiers: row.get::<_, Json<_>>(12)?.0,
+        confirm_hash: row.get(13)?,
+        unreached: row.get::<_, Json<_>>(14)?.0,
+    })
+}
+
+fn profile(row: &SqlRow<'_>) -> rusqlite::Result<ProfileRow> {
+    Ok(ProfileRow { created_ms: row.get(0)?, modified_ms: row.get(1)?, opt_out_ended_ms: row.get(2)? })
+}
+
+/// The kind of a vault item's owner, and its number or id.
+fn owner_sql(owner: Owner) -> (&'static str, ToSqlOutput<'static>) {
+    match owner {
+        Owner::Profile(subject) => ("profile", (subject.0 as i64).into()),
+        Owner::Request(id) => ("request", id.to_string().into()),
+    }
+}
+
+impl<'c> Session<'c> {
+    pub(super) fn new(connection: &'c Connection, hours: Option<BTreeSet<i64>>) -> Self {
+        Self { connection, hours, shredded: false }
+    }
+
+    /// Which idempotency tables there are now, if it was asked, and whether something was shredded.
+    pub(super) fn end(self) -> (Option<BTreeSet<i64>>, bool) {
+        (self.hours, self.shredded)
+    }
+
+    fn one<T>(&self, sql: &str, params: impl Params, row: impl FnOnce(&SqlRow<'_>) -> rusqlite::Result<T>) -> Result<Option<T>, StoreError> {
+        Ok(self.connection.prepare_cached(sql)?.query_row(params, row).optional()?)
+    }
+
+    fn all<T>(&self, sql: &str, params: impl Params, row: impl FnMut(&SqlRow<'_>) -> rusqlite::Result<T>) -> Result<Vec<T>, StoreError> {
+        Ok(self.connection.prepare_cached(sql)?.query_map(params, row)?.collect::<Result<_, _>>()?)
+    }
+
+    fn run(&self, sql: &str, params: impl Params) -> Result<usize, StoreError> {
+        Ok(self.connection.prepare_cached(sql)?.execute(params)?)
+    }
+
+    /// Runs an `UPDATE` of one row, which must exist.
+    fn update(&self, sql: &str, no: IdentifierNo, params: impl Params) -> Result<(), StoreError> {
+        match self.run(sql, params)? {
+            1 => Ok(()),
+            _ => Err(StoreError::Damaged(format!("identifier {} has no row", no.0))),
+        }
+    }
+
+    fn hours(&mut self) -> Result<&mut BTreeSet<i64>, StoreError> {
+        if self.hours.is_none() {
+            let names: Vec<String> = self.all("SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'idempotency_*'", [], |row| row.get(0))?;
+            self.hours = Some(names.iter().filter_map(|name| name.strip_prefix("idempotency_")?.parse().ok()).collect());
+        }
+        Ok(self.hours.as_mut().expect("read above"))
+    }
+
+    /// Passes each row on, or what is wrong with it; column `number` says which row it is.
+    fn scan_table(&self, table: &str, number: usize, sql: &str, each: &mut dyn FnMut(Row), decode: impl Fn(&SqlRow<'_>) -> rusqlite::Result<Row>) -> Result<(), StoreError> {
+        let mut statement = self.connection.prepare(sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            each(decode(row).unwrap_or_else(|error| {
+                let no = row.get::<_, i64>(number).map_or_else(|_| String::new(), |no| format!(" {no}"));
+                Row::Broken(format!("{table}{no}: {error}"))
+            }));
+        }
+        Ok(())
+    }
+}
+
+impl Records for Session<'_> {
+    type Error = StoreError;
+
+    fn find(&mut self, key: &LookupKey) -> Result<Option<IdentifierNo>, StoreError> {
+        self.one("SELECT no FROM identifier WHERE key = ?", [key.0], |row| row.get(0).map(IdentifierNo))
+    }
+
+    fn identifier(&mut self, no: IdentifierNo) -> Result<Option<IdentifierRow>, StoreError> {
+        self.one("SELECT kind, holders, shared, marks FROM identifier WHERE no = ?", [no.0], |row| identifier(row, 0))
+    }
+
+    fn subject(&mut self, no: SubjectNo) -> Result<Option<SubjectRow>, StoreError> {
+        self.one("SELECT marks, held FROM subject WHERE no = ?", [no.0], |row| {
+            Ok(SubjectRow { line: row.get::<_, Marks>(0)?.0, held: row.get(1)? })
+        })
+    }
+
+    fn holders(&mut self, no: IdentifierNo) -> Result<Vec<SubjectNo>, StoreError> {
+        self.all("SELECT subject FROM hold WHERE identifier = ? ORDER BY subject", [no.0], |row| row.get(0).map(SubjectNo))
+    }
+
+    fn held(&mut self, no: SubjectNo) -> Result<Vec<IdentifierNo>, StoreError> {
+        self.all("SELECT identifier FROM hold WHERE subject = ? ORDER BY identifier", [no.0], |row| row.get(0).map(IdentifierNo))
+    }
+
+    fn holds(&mut self, subject: SubjectNo, identifier: IdentifierNo) -> Result<bool, StoreError> {
+        let sql = "SELECT 1 FROM hold WHERE subject = ? AND identifier = ?";
+        Ok(self.one(sql, [subject.0, identifier.0], |_| Ok(()))?.is_some())
+    }
+}
+
+impl Read for Session<'_> {
+    fn coordinator(&mut self) -> Result<Coordinator, StoreError> {
+        let found = self.one("SELECT entries, subjects, identifiers, frontier FROM coordinator", [], |row| {
+            let counters = Counters { entries: row.get(0)?, subjects: row.get(1)?, identifiers: row.get(2)? };
+            Ok(Coordinator { counters, frontier: row.get(3)? })
+        })?;
+        found.ok_or_else(|| StoreError::Damaged("coordinator: its row is missing".to_owned()))
+    }
+
+    fn meta(&mut self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.one("SELECT value FROM meta WHERE name = ?", [name], |row| row.get(0))
+    }
+
+    fn entries(&mut self, seqs: Range<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let sql = "SELECT seq, bytes FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq";
+        self.all(sql, [seqs.start, seqs.end].map(|seq| i64::try_from(seq).unwrap_or(i64::MAX)), |row| Ok((row.get(0)?, row.get_ref(1)?.as_bytes()?.to_vec())))
+    }
+
+    fn each_verdict(&mut self, each: &mut dyn FnMut(LookupKey, Kind, Verdict)) -> Result<(), StoreError> {
+        let sql = format!("SELECT key, kind, {VERDICT} FROM identifier WHERE denied <> 0 OR linked <> 0 OR opted_in <> 0");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            each(LookupKey(row.get(0)?), row.get::<_, KindCode>(1)?.0, verdict(row, 2)?);
+        }
+        Ok(())
+    }
+
+    fn verdict_of(&mut self, no: IdentifierNo) -> Result<Option<(LookupKey, Kind, Verdict)>, StoreError> {
+        self.one("SELECT key, kind, denied, linked, opted_in FROM identifier WHERE no = ?", [no.0], |row| {
+            Ok((LookupKey(row.get(0)?), row.get::<_, KindCode>(1)?.0, verdict(row, 2)?))
+        })
+    }
+
+    fn purposes(&mut self) -> Result<Vec<(u32, String, Model)>, StoreError> {
+        self.all("SELECT bit, name, model FROM purpose ORDER BY bit", [], |row| Ok((row.get(0)?, row.get(1)?, row.get::<_, Name<_>>(2)?.0)))
+    }
+
+    fn keys(&mut self) -> Result<Vec<KeyRow>, StoreError> {
+        self.all("SELECT no, name, role, key_hash, token_hash, created_at, revoked_at FROM api_key ORDER BY no", [], |row| {
+            Ok(KeyRow {
+                no: row.get(0)?,
+                name: row.get(1)?,
+                role: row.get::<_, Name<_>>(2)?.0,
+                key_hash: row.get(3)?,
+                token_hash: row.get(4)?,
+                created_at: row.get(5)?,
+                revoked_at: row.get(6)?,
+            })
+        })
+    }
+
+    fn request(&mut self, id: RequestId) -> Result<Option<RequestRow>, StoreError> {
+        self.one(&format!("SELECT {REQUEST} FROM request WHERE id = ?"), [Name(id)], request)
+    }
+
+    fn request_by_receipt(&mut self, receipt_hash: &[u8; 32]) -> Result<Option<RequestRow>, StoreError> {
+        self.one(&format!("SELECT {REQUEST} FROM request WHERE receipt_hash = ?"), [receipt_hash], request)
+    }
+
+    fn unreached(&mut self, limit: usize) -> Result<Vec<RequestRow>, StoreError> {
+        let sql = format!("SELECT {REQUEST} FROM request WHERE unreached <> '[]' ORDER BY seq LIMIT ?");
+        self.all(&sql, [i64::try_from(limit).unwrap_or(i64::MAX)], request)
+    }
+
+    fn vault_get(&mut self, owner: Owner) -> Result<Option<Sealed>, StoreError> {
+        self.one("SELECT wrapped_key, ciphertext FROM vault WHERE owner_kind = ? AND owner = ?", owner_sql(owner), |row| {
+            Ok(Sealed { wrapped_key: row.get(0)?, ciphertext: row.get(1)? })
+        })
+    }
+
+    fn profile(&mut self, subject: SubjectNo) -> Result<Option<ProfileRow>, StoreError> {
+        self.one("SELECT created_ms, modified_ms, opt_out_ended_ms FROM profile WHERE subject = ?", [subject.0], profile)
+    }
+
+    fn import(&mut self, import: &[u8; 32]) -> Result<Option<ImportRow>, StoreError> {
+        self.one("SELECT rows, accepted, refused, finished FROM import WHERE id = ?", [Name(Digest(*import))], |row| {
+            Ok(ImportRow { rows: row.get(0)?, accepted: row.get(1)?, refused: row.get(2)?, finished: row.get(3)? })
+        })
+    }
+
+    fn remembered(&mut self, scope: &[u8; 32], since: i64) -> Result<Option<Remembered>, StoreError> {
+        let hours: Vec<_> = self.hours()?.range(since.div_euclid(3600)..).rev().copied().collect();
+        for hour in hours {
+            let sql = format!("SELECT request_digest, answer FROM idempotency_{hour} WHERE scope = ? AND at >= ?");
+            let found = self.one(&sql, params![scope, since], |row| Ok(Remembered { request_digest: row.get(0)?, answer: row.get(1)? }))?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    fn totals(&mut self) -> Result<Totals, StoreError> {
+        let count = |sql: &str| self.one(sql, [], |row| row.get(0)).map(Option::unwrap_or_default);
+        let status = |status| self.one("SELECT count(*) FROM request WHERE status = ?", [Name(status)], |row| row.get(0)).map(Option::unwrap_or_default);
+        Ok(Totals {
+            requests: [status(Status::Received)?, status(Status::AwaitingConfirmation)?, status(Status::Confirmed)?],
+            denied_identifiers: count("SELECT count(*) FROM identifier WHERE denied <> 0 OR linked <> 0")?,
+            profiles: count("SELECT count(*) FROM profile")?,
+            unreached: count("SELECT count(*) FROM request WHERE unreached <> '[]'")?,
+        })
+    }
+
+    fn scan(&mut self, each: &mut dyn FnMut(Row)) -> Result<(), StoreError> {
+        for problem in self.all("PRAGMA integrity_check", [], |row| row.get::<_, String>(0))? {
+            if problem != "ok" {
+                each(Row::Broken(format!("database: {problem}")));
+            }
+        }
+        let sql = format!("SELECT no, kind, holders, shared, marks, {VERDICT}, key FROM identifier ORDER BY no");
+        self.scan_table("identifier", 0, &sql, each, |row| {
+            row.get::<_, [u8; 16]>(8)?;
+            Ok(Row::Identifier(IdentifierNo(row.get(0)?), identifier(row, 1)?, verdict(row, 5)?))
+        })?;
+        self.scan_table("subject", 0, "SELECT no, marks, held FROM subject ORDER BY no", each, |row| {
+            Ok(Row::Subject(SubjectNo(row.get(0)?), SubjectRow { line: row.get::<_, Marks>(1)?.0, held: row.get(2)? }))
+        })?;
+        self.scan_table("hold of subject", 0, "SELECT subject, identifier FROM hold ORDER BY subject, identifier", each, |row| {
+            Ok(Row::Hold(SubjectNo(row.get(0)?), IdentifierNo(row.get(1)?)))
+        })?;
+        self.scan_table("request", 15, &format!("SELECT {REQUEST}, no FROM request ORDER BY no"), each, |row| Ok(Row::Request(Box::new(request(row)?))))?;
+        self.scan_table("profile", 0, "SELECT subject, created_ms, modified_ms, opt_out_ended_ms FROM profile ORDER BY subject", each, |row| {
+            Ok(Row::Profile(SubjectNo(row.get(0)?)))
+        })?;
+        self.scan_table("vault", 0, "SELECT rowid, owner_kind, owner FROM vault ORDER BY rowid", each, |row| {
+            Ok(Row::Vault(match row.get_ref(1)?.as_str()? {
+                "profile" => Owner::Profile(SubjectNo(row.get(2)?)),
+                _ => Owner::Request(row.get::<_, Name<_>>(2)?.0),
+            }))
+        })
+    }
+}
+
+impl Write for Session<'_> {
+    fn append(&mut self, entries: &[(u64, Vec<u8>)], coordinator: &Coordinator) -> Result<(), StoreError> {
+        let mut size = self.one("SELECT coalesce(max(seq), 0) FROM entry", [], |row| row.get(0))?.unwrap_or(0_u64);
+        let mut insert = self.connection.prepare_cached("INSERT INTO entry VALUES (?, ?)")?;
+        for (seq, bytes) in entries {
+            if *seq != size + 1 {
+                return Err(StoreError::Damaged(format!("entry {seq} cannot follow entry {size}")));
+            }
+            let bytes = std::str::from_utf8(bytes).map_err(|_| StoreError::Damaged(format!("entry {seq} is not text")))?;
+            insert.execute(params![*seq, bytes])?;
+            size = *seq;
+        }
+        let Counters { entries, subjects, identifiers } = coordinator.counters;
+        if entries != size {
+            return Err(StoreError::Damaged(format!("the coordinator counts {entries} entries where {size} are stored")));
+        }
+        let sql = "UPDATE coordinator SET entries = ?, subjects = ?, identifiers = ?, frontier = ?";
+        self.run(sql, params![entries, subjects, identifiers, coordinator.frontier])?;
+        Ok(())
+    }
+
+    fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes) -> Result<(), StoreError> {
+        // By number, so that the table grows at its end and its pages are filled.
+        let mut new: BTreeMap<_, _> = new.iter().map(|(key, IdRef(no, kind))| (*no, (*key, *kind))).collect();
+        let empty = IdentifierRow { kind: Kind::Email, holders: 0, shared: false, line: Line::default() };
+        let insert = |no: IdentifierNo, key: LookupKey, kind: Kind, row: &IdentifierRow, verdict: Verdict| {
+            let Verdict { denied, linked, opted_in } = verdict;
+            self.run(
+                "INSERT INTO identifier (no, key, kind, holders, shared, marks, denied, linked, opted_in) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                params![no.0, key.0, kind.code(), row.holders, row.shared, row.line.to_json(), Mask(denied), Mask(linked), Mask(opted_in)],
+            )
+        };
+        for (no, row, verdict) in &changes.identifiers {
+            // Those that were only named, in an opt-in's first step, have a row but nothing in it.
+            while let Some(entry) = new.first_entry()
+                && entry.key() < no
+            {
+                let (no, (key, kind)) = entry.remove_entry();
+                insert(no, key, kind, &empty, Verdict::default())?;
+            }
+            if let Some((key, _)) = new.remove(no) {
+                insert(*no, key, row.kind, row, *verdict)?;
+                continue;
+            }
+            let Verdict { denied, linked, opted_in } = *verdict;
+            self.update(
+                "UPDATE identifier SET kind = ?, holders = ?, shared = ?, marks = ?, denied = ?, linked = ?, opted_in = ? WHERE no = ?",
+                *no,
+                params![row.kind.code(), row.holders, row.shared, row.line.to_json(), Mask(denied), Mask(linked), Mask(opted_in), no.0],
+            )?;
+        }
+        for (no, (key, kind)) in new {
+            insert(no, key, kind, &empty, Verdict::default())?;
+        }
+        for (no, Verdict { denied, linked, opted_in }) in &changes.verdicts {
+            let sql = "UPDATE identifier SET denied = ?, linked = ?, opted_in = ? WHERE no = ?";
+            self.update(sql, *no, params![Mask(*denied), Mask(*linked), Mask(*opted_in), no.0])?;
+        }
+        for (no, row) in &changes.subjects {
+            let sql = "INSERT INTO subject VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET marks = excluded.marks, held = excluded.held";
+            self.run(sql, params![no.0, row.line.to_json(), row.held])?;
+        }
+        for (subject, identifier, holds) in &changes.holds {
+            let sql = match holds {
+                true => "INSERT INTO hold VALUES (?, ?) ON CONFLICT DO NOTHING",
+                false => "DELETE FROM hold WHERE subject = ? AND identifier = ?",
+            };
+            self.run(sql, [subject.0, identifier.0])?;
+        }
+        Ok(())
+    }
+
+    fn put_meta(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
+        self.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", params![name, value]).map(drop)
+    }
+
+    fn put_purpose(&mut self, bit: u32, name: &str, model: Model) -> Result<(), StoreError> {
+        // Not "or replace", which would also remove another purpose of the same name.
+        let sql = "INSERT INTO purpose VALUES (?, ?, ?) ON CONFLICT (bit) DO UPDATE SET name = excluded.name, model = excluded.model";
+        self.run(sql, params![bit, name, Name(model)]).map(drop)
+    }
+
+    fn put_key(&mut self, key: &KeyRow) -> Result<(), StoreError> {
+        let KeyRow { no, name, role, key_hash, token_hash, created_at, revoked_at } = key;
+        let sql = "INSERT OR REPLACE INTO api_key VALUES (?, ?, ?, ?, ?, ?, ?)";
+        self.run(sql, params![no, name, Name(role), key_hash, token_hash, created_at, revoked_at]).map(drop)
+    }
+
+    fn put_request(&mut self, row: &RequestRow) -> Result<(), StoreError> {
+        let sql = format!(
+            "INSERT INTO request ({REQUEST}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             ON CONFLICT (id) DO UPDATE SET receipt_hash = excluded.receipt_hash, kind = excluded.kind, status = excluded.status,
+             channel = excluded.channel, purposes = excluded.purposes, seq = excluded.seq, acted_at = excluded.acted_at,
+             recorded_at = excluded.recorded_at, deadline = excluded.deadline, deadline_conventional = excluded.deadline_conventional,
+             subject = excluded.subject, identifiers = excluded.identifiers, confirm_hash = excluded.confirm_hash, unreached = excluded.unreached"
+        );
+        let params = params![
+            Name(row.id),
+            row.receipt_hash,
+            Name(row.kind),
+            Name(row.status),
+            Name(row.channel),
+            Mask(row.purposes),
+            row.seq,
+            row.acted_at,
+            row.recorded_at,
+            row.deadline,
+            row.deadline_conventional,
+            row.subject.map(|no| no.0),
+            Json(row.identifiers.clone()),
+            row.confirm_hash,
+            Json(row.unreached.clone()),
+        ];
+        self.run(&sql, params).map(drop)
+    }
+
+    fn vault_put(&mut self, owner: Owner, sealed: &Sealed) -> Result<(), StoreError> {
+        let (kind, owner) = owner_sql(owner);
+        let sql = "INSERT INTO vault VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET wrapped_key = excluded.wrapped_key, ciphertext = excluded.ciphertext";
+        self.run(sql, params![kind, owner, sealed.wrapped_key, sealed.ciphertext]).map(drop)
+    }
+
+    fn vault_shred(&mut self, owner: Owner) -> Result<(), StoreError> {
+        self.shredded = true;
+        self.run("DELETE FROM vault WHERE owner_kind = ? AND owner = ?", owner_sql(owner)).map(drop)
+    }
+
+    fn put_profile(&mut self, subject: SubjectNo, profile: &ProfileRow) -> Result<(), StoreError> {
+        let ProfileRow { created_ms, modified_ms, opt_out_ended_ms } = profile;
+        self.run("INSERT OR REPLACE INTO profile VALUES (?, ?, ?, ?)", params![subject.0, created_ms, modified_ms, opt_out_ended_ms]).map(drop)
+    }
+
+    fn delete_profile(&mut self, subject: SubjectNo) -> Result<(), StoreError> {
+        self.run("DELETE FROM profile WHERE subject = ?", [subject.0]).map(drop)
+    }
+
+    fn put_import(&mut self, import: &[u8; 32], row: &ImportRow) -> Result<(), StoreError> {
+        let ImportRow { rows, accepted, refused, finished } = *row;
+        let sql = "INSERT OR REPLACE INTO import VALUES (?, ?, ?, ?, ?)";
+        self.run(sql, params![Name(Digest(*import)), rows, accepted, refused, finished]).map(drop)
+    }
+
+    fn remember(&mut self, scope: &[u8; 32], remembered: &Remembered, now: i64) -> Result<(), StoreError> {
+        let (hour, first_kept) = (now.div_euclid(3600), (now - REMEMBER_SECONDS).div_euclid(3600));
+        let connection = self.connection;
+        let hours = self.hours()?;
+        while let Some(old) = hours.first().copied().filter(|old| *old < first_kept) {
+            connection.execute_batch(&format!("DROP TABLE idempotency_{old}"))?;
+            hours.remove(&old);
+        }
+        if hours.insert(hour) {
+            connection.execute_batch(&format!(
+                "CREATE TABLE idempotency_{hour} (scope BLOB PRIMARY KEY NOT NULL, request_digest BLOB NOT NULL, answer TEXT NOT NULL, at INTEGER NOT NULL) STRICT, WITHOUT ROWID"
+            ))?;
+        }
+        let sql = format!("INSERT OR REPLACE INTO idempotency_{hour} VALUES (?, ?, ?, ?)");
+        self.run(&sql, params![scope, remembered.request_digest, remembered.answer, now]).map(drop)
+    }
+
+    fn scratch(&mut self, now: i64) -> Result<(), StoreError> {
+        self.run("INSERT OR REPLACE INTO scratch VALUES (1, ?)", [now]).map(drop)
+    }
+}

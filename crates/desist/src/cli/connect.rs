@@ -1,0 +1,180 @@
+//! How a command reaches the store: through the control socket of the server that holds it, or by
+//! opening it itself. Either way the call is a request to the same router.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use axum::Router;
+use desist_engine::engine::{Engine, OpenStore, Options, Policy};
+use desist_engine::env::System;
+use desist_store::sqlite::SqliteStore;
+use desist_store::{Store, StoreError};
+use http_body_util::BodyExt as _;
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::net::UnixStream;
+use tower::ServiceExt as _;
+
+use super::{CliError, StoreArgs};
+use crate::config::{ApiOptIn, Config};
+use crate::web::problem::Problem;
+use crate::web::{App, control};
+
+/// The name of the control socket in the data directory.
+pub const SOCKET: &str = "control.sock";
+/// Largest answer that is read: a list of 10,000 decisions takes 1 MiB.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+/// A way to call the control API.
+pub struct Local {
+    runtime: tokio::runtime::Runtime,
+    way: Way,
+}
+
+enum Way {
+    Socket(PathBuf),
+    Own(Router, Engine),
+}
+
+/// An answer other than 2xx.
+#[derive(Debug)]
+pub struct Refused(pub Problem);
+
+impl From<Refused> for CliError {
+    fn from(Refused(problem): Refused) -> Self {
+        match problem.pointer {
+            Some(pointer) if !pointer.is_empty() => Self::said(format!("{}: {}", pointer.trim_start_matches('/'), problem.title)),
+            _ => Self::said(problem.title),
+        }
+    }
+}
+
+/// A runtime for one command.
+pub fn runtime() -> Result<tokio::runtime::Runtime, CliError> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::io("cannot start threads"))
+}
+
+/// The configuration file that applies, if there is one.
+pub fn config_path(args: &StoreArgs) -> Option<PathBuf> {
+    match &args.config {
+        Some(path) => Some(path.clone()),
+        None => Some(args.data.join("desist.toml")).filter(|path| path.exists()),
+    }
+}
+
+/// The configuration that applies.
+pub fn config(args: &StoreArgs) -> Result<Config, CliError> {
+    match config_path(args) {
+        Some(path) => Ok(Config::load(&path)?),
+        None => Ok(Config::default()),
+    }
+}
+
+/// What the engine needs of the configuration.
+pub fn policy(config: &Config) -> Policy {
+    Policy {
+        api_opt_in_own: config.policy.api_opt_in == ApiOptIn::Own,
+        time_zone: config.business.time_zone.clone(),
+        purposes: config.purposes.iter().map(|purpose| (purpose.name.clone(), purpose.model)).collect(),
+    }
+}
+
+/// Opens the store and its engine. Returns whether the store is new.
+pub fn open(args: &StoreArgs, config: &Config) -> Result<(Engine, bool), CliError> {
+    if let Some(business) = &args.business
+        && !(1..=64).contains(&business.len()) | !business.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    {
+        return Err(CliError::said("--business: use 1 to 64 letters, digits, \"-\" and \"_\"; it is part of URLs"));
+    }
+    let data = args.data.clone();
+    let open_store: OpenStore = Box::new(move || -> Result<Box<dyn Store>, StoreError> { Ok(Box::new(SqliteStore::open(&data)?)) });
+    let options = Options {
+        business: args.business.clone(),
+        keys: args.keys.clone().unwrap_or_else(|| args.data.join("keys")),
+        snapshot: Some(args.data.join("index.snapshot")),
+        policy: policy(config),
+        env: Arc::new(System),
+        open_store,
+    };
+    Ok(Engine::open(options)?)
+}
+
+impl Local {
+    /// Finds a way to the store in the data directory.
+    pub fn connect(args: &StoreArgs) -> Result<Self, CliError> {
+        let runtime = runtime()?;
+        let socket = args.data.join(SOCKET);
+        if runtime.block_on(UnixStream::connect(&socket)).is_ok() {
+            return Ok(Self { runtime, way: Way::Socket(socket) });
+        }
+        let config = config(args)?;
+        let (engine, _) = open(args, &config)?;
+        let app = App::new(engine.clone(), config, false, Arc::new(|_| Err("no server runs here".to_owned())));
+        Ok(Self { runtime, way: Way::Own(control(&app), engine) })
+    }
+
+    /// Finds the running server, or says that there is none.
+    pub fn connect_to_server(data: &Path) -> Result<Self, CliError> {
+        let runtime = runtime()?;
+        let socket = data.join(SOCKET);
+        match runtime.block_on(UnixStream::connect(&socket)) {
+            Ok(_) => Ok(Self { runtime, way: Way::Socket(socket) }),
+            Err(_) => Err(CliError::said(format!("no server runs on {}; start it with `desist serve --data {0}`", data.display()))),
+        }
+    }
+
+    /// Calls with a JSON body and reads a JSON answer.
+    pub fn call<B: Serialize, A: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Result<A, Refused>, CliError> {
+        let body = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|error| CliError::said(error.to_string()))?,
+            None => Vec::new(),
+        };
+        let (status, answer) = self.runtime.block_on(self.send(method, path, body))?;
+        if !status.is_success() {
+            let problem = serde_json::from_slice(&answer).unwrap_or_else(|_| Problem::new(status, "unknown", format!("the server answered {status}")));
+            return Ok(Err(Refused(problem)));
+        }
+        let answer = if answer.is_empty() { b"null".as_slice() } else { &answer };
+        serde_json::from_slice(answer).map(Ok).map_err(|_| CliError::said("the server answers in a form that this version does not know; use the server's own version of desist"))
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Vec<u8>), CliError> {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, "desist")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(Body::from(body))
+            .map_err(|error| CliError::said(error.to_string()))?;
+        let lost = |error: &dyn std::error::Error| CliError::said(format!("the server went away during the call ({error}); look with `desist status` whether it took effect"));
+        match &self.way {
+            Way::Own(router, _) => {
+                let Ok(response) = router.clone().oneshot(request).await;
+                let status = response.status();
+                let body = axum::body::to_bytes(response.into_body(), ANSWER_BYTES_MAX).await.map_err(|error| lost(&error))?;
+                Ok((status, body.to_vec()))
+            }
+            Way::Socket(path) => {
+                let stream = UnixStream::connect(path).await.map_err(CliError::io(path.display()))?;
+                let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
+                let driver = tokio::spawn(connection);
+                let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+                let status = response.status();
+                let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| lost(error.as_ref()))?;
+                driver.abort();
+                Ok((status, body.to_bytes().to_vec()))
+            }
+        }
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        if let Way::Own(_, engine) = &self.way {
+            engine.close();
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! Errors that name the file, the place, the wrong value and what to write in its stead.
+
+use std::ops::Range;
+
+use serde::Serialize;
+use toml::de::{DeTable, DeValue};
+
+use crate::limits::ERROR_VALUE_CHARS_MAX;
+
+/// One thing wrong with a configuration file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, thiserror::Error)]
+#[error("{file}:{}{}{problem}", self.place(), self.subject())]
+pub struct ConfigError {
+    /// The file as it was named to us.
+    pub file: String,
+    /// Line, from 1; 0 when the whole file is meant or the value is not in it.
+    pub line: usize,
+    /// Column in characters, from 1; 0 as above.
+    pub column: usize,
+    /// The key as a dotted path; empty for the file itself.
+    pub field: String,
+    /// What is wrong and what to write instead.
+    pub problem: String,
+}
+
+impl ConfigError {
+    /// An error of the whole file.
+    pub(super) fn file(file: &str, problem: String) -> Self {
+        Self { file: file.to_owned(), line: 0, column: 0, field: String::new(), problem }
+    }
+
+    /// An error at a byte of `text`.
+    pub(super) fn at(file: &str, text: &str, offset: usize, field: &str, problem: String) -> Self {
+        let before = &text.as_bytes()[..offset.min(text.len())];
+        let start = before.iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);
+        let line = before.split(|b| *b == b'\n').count();
+        let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+        Self { file: file.to_owned(), line, column, field: field.to_owned(), problem }
+    }
+
+    fn place(&self) -> String {
+        if self.line == 0 { " ".to_owned() } else { format!("{}:{}: ", self.line, self.column) }
+    }
+    fn subject(&self) -> String {
+        if self.field.is_empty() { String::new() } else { format!("{}: ", self.field) }
+    }
+}
+
+/// What may stand at each table and key. A test holds it against the schema.
+pub(super) const FIELDS: &[(&str, &str)] = &[
+    ("campaign", "a table [campaign]"),
+    ("campaign.compat", r#""adobe" or "strict""#),
+    ("business", "a table [business]"),
+    ("business.name", r#"a text such as "Acme, Inc." of at most 200 bytes"#),
+    ("business.time_zone", r#"an IANA name such as "America/Los_Angeles""#),
+    ("sites", "one [[sites]] table for each site, at most 1000"),
+    ("sites.id", r#"1 to 64 of a-z 0-9 - _ . such as "shop", each id once"#),
+    ("sites.url", r#"the site's public URL such as "https://shop.example""#),
+    ("sites.device_identifiers", r#"a list of "cookie_id", "device_id", "maid", each once"#),
+    ("purposes", "one [[purposes]] table for each purpose, at most 48"),
+    ("purposes.name", r#"1 to 64 of a-z 0-9 _ that start with a letter, such as "email_marketing", each name once"#),
+    ("purposes.model", r#""opt_out" or "opt_in""#),
+    ("purposes.description", "a text of at most 1000 bytes"),
+    ("policy", "a table [policy]"),
+    ("policy.api_opt_in", r#""own" or "refuse""#),
+    ("server", "a table [server]"),
+    ("server.public", r#"an IP address and port such as "127.0.0.1:8080""#),
+    ("server.private", r#"an IP address and port such as "127.0.0.1:8081""#),
+    ("server.public_url", r#"the URL that consumers reach such as "https://privacy.example""#),
+    ("server.private_url", r#"the URL that your systems reach such as "https://desist.internal:8443""#),
+    ("server.trusted_proxies", r#"a list of at most 256 CIDR blocks such as ["10.0.0.0/8"]"#),
+    ("server.insecure_private", "true or false"),
+    ("server.public_tls", "a table [server.public_tls] with cert and key"),
+    ("server.public_tls.cert", r#"the path of a PEM file such as "tls/public.crt""#),
+    ("server.public_tls.key", r#"the path of a PEM file such as "tls/public.key""#),
+    ("server.private_tls", "a table [server.private_tls] with cert and key"),
+    ("server.private_tls.cert", r#"the path of a PEM file such as "tls/private.crt""#),
+    ("server.private_tls.key", r#"the path of a PEM file such as "tls/private.key""#),
+    ("limits", "a table [limits]"),
+    ("limits.requests_per_minute_per_key", "a whole number from 1 to 4294967295, or leave it out"),
+];
+
+/// What may stand at `field`.
+pub(super) fn allowed(field: &str) -> &'static str {
+    FIELDS.iter().find(|(name, _)| *name == field).map_or("a value of the documented type", |(_, allowed)| allowed)
+}
+
+/// ` (did you mean "x"?)` if one of the candidates is close to the word.
+pub(super) fn did_you_mean<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> String {
+    // Longer words are no slips of the finger, and the distance is quadratic.
+    if word.len() > 64 {
+        return String::new();
+    }
+    let word = word.to_ascii_lowercase();
+    candidates
+        .map(|candidate| (distance(&word, &candidate.to_ascii_lowercase()), candidate))
+        .min()
+        .filter(|(distance, candidate)| *distance <= candidate.len() / 3)
+        .map_or_else(String::new, |(_, candidate)| format!(" (did you mean {candidate:?}?)"))
+}
+
+/// Edit distance in bytes, insertions, deletions and replacements.
+fn distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.bytes().enumerate() {
+        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
+        for (j, y) in b.bytes().enumerate() {
+            let replaced = diagonal + usize::from(x != y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// The written value, shortened to what an error line can hold.
+pub(super) fn shorten(written: &str) -> String {
+    let line = written.split_whitespace().collect::<Vec<_>>().join(" ").replace(char::is_control, "?");
+    match line.char_indices().nth(ERROR_VALUE_CHARS_MAX) {
+        Some((end, _)) => format!("{}...", &line[..end]),
+        None => line,
+    }
+}
+
+/// The error that the TOML parser met.
+pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> ConfigError {
+    let offset = error.span().map_or(0, |span| span.start).min(text.len());
+    let message = error.message();
+    let fix = match message {
+        "duplicate key" => "write each key and table once",
+        _ => "see https://toml.io for how to write it",
+    };
+    let start = text.as_bytes()[..offset].iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);
+    let line = shorten(text[start..].lines().next().unwrap_or_default());
+    ConfigError::at(file, text, offset, "", format!("not valid TOML: {message}; {fix}; the line reads: {line}"))
+}
+
+/// A table where none belongs or none where one does. Serde would read a list as a table's values in order.
+pub(super) fn shape(file: &str, text: &str, doc: &DeTable<'_>) -> Option<ConfigError> {
+    let is_table = |value: &toml::Spanned<DeValue<'_>>| value.get_ref().is_table();
+    FIELDS.iter().find_map(|(field, allowed)| {
+        let (first, second) = field.split_once('.').unwrap_or((field, ""));
+        let mut value = doc.get(first)?;
+        if !second.is_empty() {
+            value = value.get_ref().as_table()?.get(second)?;
+        }
+        let good = match value.get_ref() {
+            DeValue::Array(items) if header(field).starts_with("[[") => items.iter().all(is_table),
+            DeValue::Table(_) => allowed.starts_with("a table"),
+            _ => !allowed.starts_with("a table") && !header(field).starts_with("[["),
+        };
+        let written = text.get(value.span()).map(shorten).unwrap_or_default();
+        let problem = || format!("{written} is of the wrong type; use {allowed}");
+        (!good).then(|| ConfigError::at(file, text, value.span().start, field, problem()))
+    })
+}
+
+/// The error that a value's type met, in our words.
+pub(super) fn value(file: &str, text: &str, doc: &DeTable<'_>, error: &toml::de::Error) -> ConfigError {
+    let message = error.message();
+    let span = error.span().unwrap_or(0..0);
+    let field = find(doc, "", &span).unwrap_or_default();
+    let at = |field: &str, problem| ConfigError::at(file, text, span.start, field, problem);
+    let quoted = |index: usize| message.split('`').nth(index).unwrap_or_default();
+    if message.starts_with("unknown field") {
+        return at(&field, unknown_key(&field));
+    }
+    if message.starts_with("missing field") {
+        let field = join(&field, quoted(1));
+        return at(&field, format!("missing; use {}", allowed(&field)));
+    }
+    let written = text.get(span.clone()).map(shorten).unwrap_or_default();
+    let allowed = allowed(&field);
+    let problem = if message.starts_with("unknown variant") {
+        let choices = message.rsplit_once(", expected").map_or("", |(_, choices)| choices);
+        let near = did_you_mean(quoted(1), choices.split('`').skip(1).step_by(2));
+        format!("unknown value {written}{near}; use {allowed}")
+    } else if ["invalid type", "invalid length", "wanted"].iter().any(|start| message.starts_with(start)) {
+        format!("{written} is of the wrong type; use {allowed}")
+    } else if message.starts_with("invalid value") {
+        format!("{written} is out of range; use {allowed}")
+    } else if message.contains("socket address") {
+        format!("{written} is not an IP address with a port; use {allowed}")
+    } else if message.starts_with('"') {
+        format!("{message}; use {allowed}")
+    } else {
+        format!("{written} {message}; use {allowed}")
+    };
+    at(&field, problem)
+}
+
+/// What is wrong with a key that no table of that name knows.
+fn unknown_key(field: &str) -> String {
+    let (table, key) = field.rsplit_once('.').unwrap_or(("", field));
+    let known: Vec<_> = FIELDS.iter().filter_map(|(name, _)| child(table, name)).collect();
+    let elsewhere =
+        FIELDS.iter().find(|(name, _)| !table.is_empty() && *name == key).map(|_| String::new()).or_else(|| {
+            let (table, _) =
+                FIELDS.iter().find_map(|(name, _)| name.rsplit_once('.').filter(|(_, last)| *last == key))?;
+            Some(table.to_owned())
+        });
+    let near = match elsewhere {
+        Some(table) if table.is_empty() => format!("; {} stands by itself, not inside another table", header(key)),
+        Some(table) => format!("; it belongs under {}", header(&table)),
+        None => did_you_mean(key, known.iter().copied()),
+    };
+    let place = if table.is_empty() { "tables".to_owned() } else { format!("keys of {}", header(table)) };
+    format!("unknown key {:?}{near}; known {place}: {}", shorten(key), known.join(", "))
+}
+
+/// How a table's header is written.
+pub(super) fn header(table: &str) -> String {
+    if matches!(table, "sites" | "purposes") { format!("[[{table}]]") } else { format!("[{table}]") }
+}
+
+/// The last name of `field` if it stands directly in `table`.
+fn child<'a>(table: &str, field: &'a str) -> Option<&'a str> {
+    let (parent, name) = field.rsplit_once('.').unwrap_or(("", field));
+    (parent == table).then_some(name)
+}
+
+fn join(table: &str, key: &str) -> String {
+    if table.is_empty() { key.to_owned() } else { format!("{table}.{key}") }
+}
+
+/// The dotted path, without indexes, of the key or value at `span`.
+fn find(table: &DeTable<'_>, path: &str, span: &Range<usize>) -> Option<String> {
+    table.iter().find_map(|(key, value)| {
+        let here = join(path, key.get_ref());
+        if key.span() == *span {
+            return Some(here);
+        }
+        find_value(value.get_ref(), &value.span(), &here, span)
+    })
+}
+
+fn find_value(value: &DeValue<'_>, at: &Range<usize>, path: &str, span: &Range<usize>) -> Option<String> {
+    let inner = match value {
+        DeValue::Table(table) => find(table, path, span),
+        DeValue::Array(array) => array.iter().find_map(|item| find_value(item.get_ref(), &item.span(), path, span)),
+        _ => None,
+    };
+    inner.or_else(|| (at.start <= span.start && span.end <= at.end && span.start < at.end).then(|| path.to_owned()))
+}
+
+/// The place of the value at a dotted path with indexes, or of the nearest table around it.
+pub(super) fn locate(doc: &DeTable<'_>, path: &str) -> Option<Range<usize>> {
+    let mut found = None;
+    let mut steps = path.split('.');
+    let (key, mut value) = doc.get_key_value(steps.next()?)?;
+    found.replace(if value.get_ref().is_table() { key.span() } else { value.span() });
+    for step in steps {
+        let next = match value.get_ref() {
+            DeValue::Table(table) => table.get(step),
+            DeValue::Array(array) => step.parse::<usize>().ok().and_then(|index| array.get(index)),
+            _ => None,
+        };
+        let Some(next) = next else { break };
+        value = next;
+        found = Some(value.span());
+    }
+    found
+}

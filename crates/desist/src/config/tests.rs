@@ -1,0 +1,374 @@
+use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
+
+use proptest::prelude::*;
+use toml::de::{DeTable, DeValue};
+
+use super::{
+    docs::{object, schema},
+    error::{FIELDS, did_you_mean, header},
+    *,
+};
+use crate::limits::{ERROR_VALUE_CHARS_MAX, PURPOSES_MAX, TRUSTED_PROXIES_MAX, URL_BYTES_MAX};
+
+/// A broken file of each kind.
+const BROKEN: &[(&str, &str)] = &[
+    ("not toml", "this is not toml"),
+    ("unclosed string", "[business]\nname = \"Acme\n"),
+    ("unquoted string", "[campaign]\ncompat = adobe\n"),
+    ("unclosed table", "[campaign\ncompat = \"adobe\"\n"),
+    ("key without value", "[policy]\napi_opt_in =\n"),
+    ("same key twice", "[policy]\napi_opt_in = \"own\"\napi_opt_in = \"refuse\"\n"),
+    ("same table twice", "[policy]\n\n[server]\n\n[policy]\n"),
+    ("wrong quotes", "[business]\nname = \u{201c}Acme\u{201d}\n"),
+    ("colon for equals", "[business]\nname: \"Acme\"\n"),
+    ("unknown table", "[polcy]\napi_opt_in = \"own\"\n"),
+    ("unknown table, far from any", "[kubernetes]\nreplicas = 3\n"),
+    ("unknown key", "\n\n[policy]\napi_optin = \"own\"\n"),
+    ("key of another table", "[server]\napi_opt_in = \"own\"\n"),
+    ("key before its table", "compat = \"adobe\"\n"),
+    ("table inside another", "[server]\n[server.limits]\nrequests_per_minute_per_key = 5\n"),
+    ("unknown key of a site", "[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\ntitle = \"A\"\n"),
+    ("unknown key in an inline table", "[server]\npublic_tls = { cert = \"c\", keys = \"k\" }\n"),
+    ("unknown compat", "[campaign]\ncompat = \"abode\"\n"),
+    ("unknown policy", "# who decides\n[policy]\n  api_opt_in = \"always\" # no\n"),
+    ("policy of the wrong type", "[policy]\napi_opt_in = true\n"),
+    ("table of the wrong type", "policy = \"own\"\n"),
+    ("list of tables for a table", "[[policy]]\napi_opt_in = \"own\"\n"),
+    ("values in order for a table", "policy = [\"own\"]\n"),
+    ("table for a value", "[policy]\napi_opt_in = { own = true }\n"),
+    ("list for a value", "[business]\nname = [\"Acme\"]\n"),
+    ("date for a value", "[business]\nname = 2026-01-01\n"),
+    ("values in order for a site", "sites = [[\"a\", \"https://a.example\"]]\n"),
+    ("list for TLS", "[server]\npublic_tls = [\"a.crt\", \"a.key\"]\n"),
+    ("list for a path", "[server.public_tls]\ncert = [\"a.crt\"]\nkey = \"a.key\"\n"),
+    ("table for a list of tables", "[sites]\nid = \"shop\"\n"),
+    ("list of strings for tables", "sites = [\"https://a.example\"]\n"),
+    ("empty name", "[business]\nname = \" \"\n"),
+    ("number as name", "[business]\nname = 5\n"),
+    ("unknown zone", "[business]\ntime_zone = \"America/Los_Angles\"\n"),
+    ("zone by abbreviation", "[business]\ntime_zone = \"PDT\"\n"),
+    ("site without url", "[[sites]]\nid = \"shop\"\n"),
+    ("site without id", "[[sites]]\nurl = \"https://shop.example\"\n"),
+    ("site id in capitals", "[[sites]]\nid = \"Shop\"\nurl = \"https://shop.example\"\n"),
+    (
+        "site id twice",
+        "[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\n[[sites]]\nid = \"a\"\nurl = \"https://b.example\"\n",
+    ),
+    ("site without scheme", "[[sites]]\nid = \"a\"\nurl = \"shop.example\"\n"),
+    ("site with another scheme", "[[sites]]\nid = \"a\"\nurl = \"ftp://shop.example\"\n"),
+    ("site with a query", "[[sites]]\nid = \"a\"\nurl = \"https://shop.example/?a=b\"\n"),
+    ("site with a user", "[[sites]]\nid = \"a\"\nurl = \"https://me@shop.example\"\n"),
+    ("site with a bad port", "[[sites]]\nid = \"a\"\nurl = \"https://shop.example:99999\"\n"),
+    ("site with a bad host", "[[sites]]\nid = \"a\"\nurl = \"https://shop..example\"\n"),
+    ("site outside ASCII", "[[sites]]\nid = \"a\"\nurl = \"https://b\u{fc}cher.example\"\n"),
+    (
+        "unknown device kind",
+        "[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\ndevice_identifiers = [\"cookie_id\", \"cookies\"]\n",
+    ),
+    (
+        "device kind twice",
+        "[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\ndevice_identifiers = [\"maid\", \"maid\"]\n",
+    ),
+    ("purpose without model", "[[purposes]]\nname = \"email_marketing\"\n"),
+    ("unknown model", "[[purposes]]\nname = \"email_marketing\"\nmodel = \"optout\"\n"),
+    ("purpose in camel case", "[[purposes]]\nname = \"emailMarketing\"\nmodel = \"opt_out\"\n"),
+    ("built-in purpose", "[[purposes]]\nname = \"sale\"\nmodel = \"opt_out\"\n"),
+    (
+        "purpose twice",
+        "[[purposes]]\nname = \"ads\"\nmodel = \"opt_out\"\n\n[[purposes]]\nname = \"ads\"\nmodel = \"opt_in\"\n",
+    ),
+    ("address without port", "[server]\npublic = \"0.0.0.0\"\n"),
+    ("address by name", "[server]\nprivate = \"localhost:8081\"\n"),
+    ("port alone", "[server]\npublic = 8080\n"),
+    ("public URL without scheme", "[server]\npublic_url = \"privacy.example\"\n"),
+    ("bad CIDR", "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"10.0.0.0/33\"]\n"),
+    ("CIDR with host bits", "[server]\ntrusted_proxies = [\n  \"10.0.0.1/8\",\n]\n"),
+    ("one CIDR as text", "[server]\ntrusted_proxies = \"10.0.0.0/8\"\n"),
+    ("boolean as text", "[server]\ninsecure_private = \"yes\"\n"),
+    ("TLS without key", "[server.public_tls]\ncert = \"a.pem\"\n"),
+    ("TLS with an empty path", "[server.private_tls]\ncert = \"a.pem\"\nkey = \"\"\n"),
+    ("limit zero", "[limits]\nrequests_per_minute_per_key = 0\n"),
+    ("limit negative", "[limits]\nrequests_per_minute_per_key = -1\n"),
+    ("limit as text", "[limits]\nrequests_per_minute_per_key = \"6000\"\n"),
+    ("limit too large", "[limits]\nrequests_per_minute_per_key = 5000000000\n"),
+];
+
+type Writer<'a> = &'a dyn Fn(usize) -> String;
+
+/// `n` pieces in a row.
+fn pieces(n: usize, piece: impl Fn(usize) -> String) -> String {
+    (0..n).map(piece).collect::<Vec<_>>().concat()
+}
+
+fn error_of(text: &str) -> ConfigError {
+    Config::parse(text, "desist.toml").expect_err(text)
+}
+
+#[test]
+fn every_broken_file_says_where_and_what_to_write() {
+    let mut listing = String::new();
+    for (name, text) in BROKEN {
+        let error = error_of(text);
+        assert!(error.line > 0 && error.column > 0, "{name}: {error}");
+        assert!(error.to_string().lines().count() <= 2, "{name}: {error}");
+        writeln!(listing, "{name}\n  {error}").unwrap();
+    }
+    insta::assert_snapshot!("broken_files", listing);
+}
+
+#[test]
+fn findings_of_check() {
+    let files = [
+        ("nothing", ""),
+        ("good", "[server]\npublic_url = \"https://p.example\"\n[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\n"),
+        (
+            "http site",
+            "[[sites]]\nid = \"a\"\nurl = \"http://a.example\"\n[server]\npublic_url = \"https://p.example\"\n",
+        ),
+        ("loopback site", "[[sites]]\nid = \"a\"\nurl = \"https://localhost:8443\"\n"),
+        (
+            "loopback URLs",
+            "[server]\npublic_url = \"http://[::1]:8080\"\n[[sites]]\nid = \"a\"\nurl = \"http://127.3.2.1/x\"\n",
+        ),
+        ("private for all", "[server]\nprivate = \"0.0.0.0:8081\"\n"),
+        ("private for all, meant so", "[server]\nprivate = \"0.0.0.0:8081\"\ninsecure_private = true\n"),
+        ("trust everybody", "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"::/0\"]\n"),
+        ("one port for both", "[server]\npublic = \"127.0.0.1:8081\"\n"),
+        ("no certificate", "[server.private_tls]\ncert = \"/none/a.crt\"\nkey = \"/none/a.key\"\n"),
+    ];
+    let mut listing = String::new();
+    for (name, text) in files {
+        writeln!(listing, "{name}").unwrap();
+        for finding in Config::parse(text, "desist.toml").expect(name).check() {
+            writeln!(listing, "  {finding}").unwrap();
+        }
+    }
+    insta::assert_snapshot!("findings_of_check", listing);
+}
+
+#[test]
+fn files_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("desist.toml");
+    let error =
+        |path: &Path| Config::load(path).unwrap_err().to_string().replace(&dir.path().display().to_string(), "");
+    let missing = error(&path);
+    assert_eq!(
+        missing,
+        "/desist.toml: cannot be read: No such file or directory (os error 2); check the path and its permissions"
+    );
+    assert!(error(dir.path()).contains("Is a directory"));
+    fs::write(&path, b"[business]\nname = \"Caf\xe9\"\n").unwrap();
+    assert_eq!(error(&path), "/desist.toml:2:12: not UTF-8: byte 0xe9 at offset 22; save the file as UTF-8");
+    fs::write(&path, "#".repeat(CONFIG_BYTES_MAX + 1)).unwrap();
+    assert_eq!(error(&path), "/desist.toml: is longer than 1048576 bytes; is it the right file?");
+    fs::write(&path, "#".repeat(CONFIG_BYTES_MAX)).unwrap();
+    assert_eq!(Config::load(&path).unwrap(), Config::default());
+}
+
+#[test]
+fn paths_start_at_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("desist.toml");
+    fs::write(&path, "[server.public_tls]\ncert = \"tls/a.crt\"\nkey = \"/etc/a.key\"\n").unwrap();
+    let tls = Config::load(&path).unwrap().server.public_tls.unwrap();
+    assert_eq!((tls.cert, tls.key), (dir.path().join("tls/a.crt"), "/etc/a.key".into()));
+}
+
+#[test]
+fn lists_and_texts_are_bounded() {
+    let sites = |n| pieces(n, |i| format!("[[sites]]\nid = \"s{i}\"\nurl = \"https://a.example\"\n"));
+    let purposes = |n| pieces(n, |i| format!("[[purposes]]\nname = \"p{i}\"\nmodel = \"opt_in\"\n"));
+    let proxies = |n| format!("[server]\ntrusted_proxies = [{}]\n", "\"10.0.0.0/8\",".repeat(n));
+    let name = |n| format!("[business]\nname = \"{}\"\n", "n".repeat(n));
+    let id = |n| format!("[[sites]]\nid = \"{}\"\nurl = \"https://a.example\"\n", "n".repeat(n));
+    let url = |n: usize| format!("[[sites]]\nid = \"a\"\nurl = \"https://a.example/{}\"\n", "n".repeat(n - 18));
+    let purpose = |n| format!("[[purposes]]\nname = \"{}\"\nmodel = \"opt_in\"\n", "n".repeat(n));
+    let text = |n| format!("{}description = \"{}\"\n", purpose(1), "n".repeat(n));
+    let cases: [(Writer<'_>, usize, &str); 8] = [
+        (&sites, SITES_MAX, "at most 1000"),
+        (&purposes, PURPOSES_MAX, "at most 48"),
+        (&proxies, TRUSTED_PROXIES_MAX, "at most 256"),
+        (&name, BUSINESS_NAME_BYTES_MAX, "at most 200"),
+        (&id, SITE_ID_BYTES_MAX, "1 to 64"),
+        (&url, URL_BYTES_MAX, "2048"),
+        (&purpose, PURPOSE_NAME_BYTES_MAX, "1 to 64"),
+        (&text, PURPOSE_DESCRIPTION_BYTES_MAX, "at most 1000"),
+    ];
+    for (write, max, said) in cases {
+        Config::parse(&write(max), "f").expect(said);
+        let error = error_of(&write(max + 1)).to_string();
+        assert!(error.contains(said) && error.len() < 300, "{error}");
+    }
+}
+
+#[test]
+fn values_arrive() {
+    let text = r#"
+        campaign.compat = "strict"
+        [business]
+        name = "Acme"
+        time_zone = "europe/berlin"
+        [[sites]]
+        id = "shop"
+        url = "https://Shop.example:8443/eu/"
+        device_identifiers = ["maid"]
+        [[sites]]
+        id = "blog"
+        url = "https://blog.example"
+        [[purposes]]
+        name = "email_marketing"
+        model = "opt_in"
+        [policy]
+        api_opt_in = "refuse"
+        [server]
+        private = "[::1]:9"
+        trusted_proxies = ["10.0.0.0/8", "192.0.2.1"]
+        [limits]
+        requests_per_minute_per_key = 60
+    "#;
+    let config = Config::parse(text, "f").unwrap();
+    assert_eq!(config.campaign.compat, Compat::Strict);
+    assert_eq!(config.business.time_zone.iana_name(), Some("Europe/Berlin"));
+    let [shop, blog] = &config.sites[..] else { panic!("two sites") };
+    assert_eq!(shop.url.as_str(), "https://Shop.example:8443/eu");
+    assert_eq!((shop.url.host(), shop.url.is_https(), shop.url.is_loopback()), ("shop.example", true, false));
+    assert_eq!(shop.device_identifiers, [DeviceKind::Maid]);
+    assert_eq!(blog.device_identifiers, [DeviceKind::CookieId, DeviceKind::DeviceId]);
+    assert_eq!(config.purposes[0].model, desist_core::purpose::Model::OptIn);
+    assert_eq!(config.policy.api_opt_in, ApiOptIn::Refuse);
+    let nets: Vec<_> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
+    assert_eq!(nets, ["10.0.0.0/8", "192.0.2.1/32"]);
+    assert_eq!(config.limits.requests_per_minute_per_key.map(std::num::NonZero::get), Some(60));
+    // What is read can be written and read again.
+    assert_eq!(Config::parse(&toml::to_string(&config).unwrap(), "f").unwrap(), config);
+}
+
+/// Every table and key of the schema as a dotted path.
+fn schema_paths(path: &str, schema: &serde_json::Value, into: &mut BTreeSet<String>) {
+    for (key, schema) in schema["properties"].as_object().expect("a table has properties") {
+        let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+        if let Some(inner) = object(schema) {
+            schema_paths(&path, inner, into);
+        }
+        into.insert(path);
+    }
+}
+
+/// Every table and key of a file as a dotted path.
+fn file_paths(path: &str, table: &DeTable<'_>, into: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
+        match value.get_ref() {
+            DeValue::Table(inner) => file_paths(&path, inner, into),
+            DeValue::Array(items) => {
+                items.iter().filter_map(|item| item.get_ref().as_table()).for_each(|t| file_paths(&path, t, into));
+            }
+            _ => {}
+        }
+        into.insert(path);
+    }
+}
+
+#[test]
+fn errors_and_starter_file_know_every_key() {
+    let mut paths = BTreeSet::new();
+    schema_paths("", &schema(), &mut paths);
+    assert_eq!(FIELDS.iter().map(|(path, _)| (*path).to_owned()).collect::<BTreeSet<_>>(), paths);
+    for path in &paths {
+        let list = schema().pointer(&format!("/properties/{path}/items/properties")).is_some();
+        assert_eq!(header(path).starts_with("[["), list, "{path}");
+    }
+
+    let starter = starter_file("acme");
+    assert_eq!(Config::parse(&starter, "f").unwrap(), Config::default());
+    let uncommented: String = starter
+        .lines()
+        .map(|line| if line.starts_with("## ") { line } else { line.trim_start_matches('#') }.to_owned() + "\n")
+        .collect();
+    Config::parse(&uncommented, "f").unwrap();
+    let mut written = BTreeSet::new();
+    file_paths("", DeTable::parse(&uncommented).unwrap().get_ref(), &mut written);
+    assert_eq!(written, paths);
+}
+
+#[test]
+fn starter_file_shows_the_defaults() {
+    let uncommented = starter_file("acme").replace("\n#", "\n");
+    for default in [
+        "compat = \"adobe\"",
+        "time_zone = \"America/Los_Angeles\"",
+        "api_opt_in = \"own\"",
+        "insecure_private = false",
+    ] {
+        assert!(uncommented.contains(default), "{default}");
+    }
+    let server = Config::default().server;
+    assert!(uncommented.contains(&format!("public = \"{}\"\nprivate = \"{}\"", server.public, server.private)));
+}
+
+#[test]
+fn reference_page_is_up_to_date() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(&page, reference_markdown()).unwrap();
+    }
+    let committed = fs::read_to_string(&page).unwrap_or_default();
+    assert!(committed == reference_markdown(), "run UPDATE=1 cargo test -p desist --lib config");
+}
+
+#[test]
+fn deep_and_long_files_end_soon() {
+    let n = CONFIG_BYTES_MAX / 2 - 10;
+    for text in [
+        "[".repeat(n),
+        format!("a = {}", "[".repeat(n)),
+        format!("a = {}", "{a=".repeat(n / 2)),
+        format!("{}b = 1", "a.".repeat(n)),
+        format!("[{}b]", "a.".repeat(n)),
+        format!("[business]\nname = \"{}", "\\u0041".repeat(n / 4)),
+        "[[sites]]\n".repeat(n / 8),
+        pieces(n / 8, |i| format!("a{i}=1\n")),
+        pieces(40_000, |i| format!("[[sites]]\nid=\"{i}\"\n")),
+    ] {
+        let started = std::time::Instant::now();
+        fuzz_config(text.as_bytes());
+        assert!(started.elapsed().as_secs() < 10, "{}", error_of(&text));
+    }
+}
+
+#[test]
+fn suggestions_are_close() {
+    assert_eq!(did_you_mean("api_optin", ["api_opt_in", "other"].into_iter()), " (did you mean \"api_opt_in\"?)");
+    assert_eq!(did_you_mean("kubernetes", ["sites", "server"].into_iter()), "");
+    let long = error_of(&format!("[business]\ntime_zone = \"{}\"\n", "x".repeat(10_000)));
+    assert!(long.problem.len() < ERROR_VALUE_CHARS_MAX + 120, "{long}");
+}
+
+proptest! {
+    // A fixed seed, so that a run can be repeated; the fuzz target looks further.
+    #![proptest_config(ProptestConfig {
+        rng_seed: proptest::test_runner::RngSeed::Fixed(7),
+        cases: 1000,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn no_bytes_break_it(data in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fuzz_config(&data);
+    }
+
+    #[test]
+    fn no_edit_of_a_good_file_breaks_it(at in 0_usize..4000, cut in 0_usize..40, put in "[a-z\\[\\]\"'=.,#{}\\\\ \n\u{e9}-]{0,12}") {
+        let text: Vec<char> = starter_file("acme").replace("\n#", "\n").chars().collect();
+        let (at, end) = (at.min(text.len()), (at + cut).min(text.len()));
+        let edited: String = text[..at].iter().copied().chain(put.chars()).chain(text[end..].iter().copied()).collect();
+        fuzz_config(edited.as_bytes());
+    }
+
+    #[test]
+    fn any_business_name_makes_a_readable_file(name in "\\PC{0,40}|[\\x00-\\x7f]{0,20}") {
+        let text = starter_file(&name);
+        prop_assert_eq!(Config::parse(&text, "f").map_err(|e| e.to_string()), Ok(Config::default()));
+    }
+}

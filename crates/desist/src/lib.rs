@@ -1,0 +1,7 @@
+//! The parts of the `desist` binary: configuration, listeners, web, command line.
+
+pub mod cli;
+pub mod config;
+pub mod limits;
+pub mod net;
+pub mod web;

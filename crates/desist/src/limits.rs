@@ -1,0 +1,56 @@
+//! The limits that this crate enforces, each with its reason. A test reaches each.
+
+use std::time::Duration;
+
+/// Largest `desist.toml`. A thousand sites take about 100 KiB; what is larger is another file.
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+/// Most `[[sites]]`: the pages list them, and nobody reads a longer list.
+pub const SITES_MAX: usize = 1000;
+/// Most `[[purposes]]`: bits 16 to 63 of the purpose set are the business's.
+pub const PURPOSES_MAX: usize = 64 - desist_core::purpose::FIRST_DECLARED_BIT as usize;
+/// Longest purpose name: it is a JSON member, a metric label and a column heading.
+pub const PURPOSE_NAME_BYTES_MAX: usize = 64;
+/// Longest purpose description: one paragraph on the choices page.
+pub const PURPOSE_DESCRIPTION_BYTES_MAX: usize = 1000;
+/// Longest business name: a heading of the choices page.
+pub const BUSINESS_NAME_BYTES_MAX: usize = 200;
+/// Longest site id: it is repeated in requests and metric labels.
+pub const SITE_ID_BYTES_MAX: usize = 64;
+/// Longest configured URL; browsers and proxies cut longer ones.
+pub const URL_BYTES_MAX: usize = 2048;
+/// Most `trusted_proxies`: the list is walked for each hop of each request.
+pub const TRUSTED_PROXIES_MAX: usize = 256;
+/// Longest piece of a wrong value that an error message repeats, in characters.
+pub const ERROR_VALUE_CHARS_MAX: usize = 60;
+
+/// Open connections of one listener; more wait in the kernel's queue. At 32 KiB of header buffer
+/// each that is 128 MiB at the very worst.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// Largest request head (HTTP/1.1) or header list (HTTP/2). Browsers stay below 16 KiB, and proxies
+/// add a few more.
+pub const HEADER_BYTES_MAX: usize = 32 << 10;
+/// Concurrent requests on one HTTP/2 connection: what browsers and proxies assume at least
+/// (RFC 9113 6.5.2 recommends 100 or more).
+pub const HTTP2_STREAMS_MAX: u32 = 128;
+/// Time for a TLS handshake: two round trips on a bad mobile line, with retransmissions.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time from the start of a connection to its first whole request head; a client that only
+/// connects, or sends its head byte by byte, holds a place no longer.
+pub const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time without a request in flight and without a byte moved after which a connection is closed;
+/// longer than the 60 s for which common proxies keep theirs, so that they close first.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// Time that requests in flight get at a stop; shorter than the 30 s after which service managers
+/// commonly kill.
+pub const STOP_GRACE: Duration = Duration::from_secs(20);
+/// Pause after `accept` failed for want of file descriptors or memory, so that it is not a busy loop.
+pub const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Largest certificate or key file; a long chain has 20 KiB.
+pub const TLS_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Largest body of the JSON API: 10,000 decisions with three identifiers each take about 3 MiB.
+pub const BODY_BYTES_MAX: usize = 8 << 20;
+/// Longest `Idempotency-Key`: a UUID has 36.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Time for one request, upload included. A write waits for one or two commits, at most seconds.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,0 +1,5 @@
+//! The `desist` command.
+
+fn main() -> std::process::ExitCode {
+    desist::cli::main()
+}

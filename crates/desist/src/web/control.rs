@@ -1,0 +1,187 @@
+//! What only the operator on the machine can ask: the control socket `DIR/control.sock`, beside the
+//! whole private API. Each call here is a command of the command line.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Extension, State};
+use axum::http::StatusCode;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use desist_core::fact::Role;
+use desist_core::purpose::PurposeSet;
+use desist_engine::intake::{self, ImportChunk, ImportProgress};
+use desist_engine::queue::Lane;
+use desist_engine::secrets::{canonical_code, hash};
+use serde::{Deserialize, Serialize};
+
+use super::App;
+use super::auth::Caller;
+use super::json::parse;
+use super::people::{IdentifierInput, named, purposes};
+use super::problem::Problem;
+use super::requests::{RequestView, rfc3339, view};
+
+/// Most rows in one piece of an import: about 100 KiB of JSON and a few milliseconds of the writer.
+pub const IMPORT_ROWS_MAX: usize = 500;
+/// Requests that `status` lists with lines that an act did not reach.
+const UNREACHED_SHOWN_MAX: usize = 20;
+
+/// A piece of a file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportBody {
+    /// SHA-256 of the file and of how it is read, base64url.
+    pub import: String,
+    /// Rows of the file before this piece.
+    pub first_row: u64,
+    /// The rows, each with the identifiers of one person.
+    pub rows: Vec<Vec<IdentifierInput>>,
+    /// Rows of this piece that the reader already refused.
+    pub unreadable: u64,
+    /// For what.
+    pub purposes: Vec<String>,
+    /// When the people opted out, RFC 3339.
+    pub received_at: Option<String>,
+    /// Whether the file ends here.
+    pub last: bool,
+    /// Only check the rows.
+    pub dry_run: bool,
+}
+
+/// What became of a piece.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ImportAnswer {
+    /// How far the import is now.
+    pub progress: ImportProgress,
+    /// Rows that were refused: place in the piece, and why.
+    pub refused: Vec<(usize, String)>,
+}
+
+/// Takes a piece of a file, or checks it.
+pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<ImportAnswer>, Problem> {
+    let caller = caller.needs(Role::Admin)?;
+    let body: ImportBody = parse(&body)?;
+    if body.rows.len() > IMPORT_ROWS_MAX {
+        return Err(Problem::invalid("/rows", format!("at most {IMPORT_ROWS_MAX} rows in one piece")));
+    }
+    let import = URL_SAFE_NO_PAD.decode(&body.import).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| Problem::invalid("/import", "not 32 bytes as base64url"))?;
+    let acted_at = match &body.received_at {
+        Some(text) => Some(text.parse::<jiff::Timestamp>().map_err(|_| Problem::invalid("/received_at", "not a time; write it as in 2026-11-20T17:40:00Z"))?.as_second()),
+        None => None,
+    };
+    let purposes: PurposeSet = purposes(&app, &body.purposes, "/purposes")?;
+    let (mut people, mut refused) = (Vec::with_capacity(body.rows.len()), Vec::new());
+    for (place, row) in body.rows.iter().enumerate() {
+        match named(&app, row, "") {
+            Ok(named) => people.push(named),
+            Err(problem) => refused.push((place, problem.title)),
+        }
+    }
+    let rows = body.rows.len() as u64 + body.unreadable;
+    let chunk = ImportChunk { import, first_row: body.first_row, rows, people, purposes, acted_at, last: body.last, by: caller.actor };
+    let progress = if body.dry_run {
+        let accepted = chunk.people.len() as u64;
+        ImportProgress { rows: body.first_row + rows, accepted, refused: rows - accepted, finished: body.last }
+    } else {
+        app.engine.submit(Lane::Bulk, move |ctx| intake::import(ctx, &chunk)).await?
+    };
+    Ok(Json(ImportAnswer { progress, refused }))
+}
+
+/// Asks how far an import is.
+pub async fn import_progress(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<Option<ImportProgress>>, Problem> {
+    caller.needs(Role::Admin)?;
+    let import: String = parse(&body)?;
+    let import: [u8; 32] = URL_SAFE_NO_PAD.decode(import).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| Problem::invalid("", "not 32 bytes as base64url"))?;
+    Ok(Json(app.read(move |read| read.import(&import)).await?.map(ImportProgress::from)))
+}
+
+/// The state of the server.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct StatusAnswer {
+    /// The business.
+    pub business: String,
+    /// The name of the log.
+    pub origin: String,
+    /// Entries in the log.
+    pub entries: u64,
+    /// Whether a server answered; `false`: read from the store.
+    pub serving: bool,
+    /// Whether writes are durable.
+    pub durable: bool,
+    /// Requests that are recorded; each is denied in every decision.
+    pub requests_received: u64,
+    /// Opt-ins that wait for their second step.
+    pub requests_awaiting_confirmation: u64,
+    /// Opt-ins that were confirmed.
+    pub requests_confirmed: u64,
+    /// Identifiers with a denial.
+    pub denied_identifiers: u64,
+    /// Campaign profiles.
+    pub profiles: u64,
+    /// Requests that named an identifier held by too many: look who else is meant before the deadline.
+    pub unreached: Vec<RequestView>,
+    /// How many there are in all.
+    pub unreached_total: u64,
+    /// Alarms that stand: kind and since when.
+    pub alarms: Vec<(String, String)>,
+}
+
+/// Shows the state of the server.
+pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>) -> Result<Json<StatusAnswer>, Problem> {
+    caller.needs(Role::Auditor)?;
+    let (totals, unreached, entries) = app
+        .read(|read| Ok((read.totals()?, read.unreached(UNREACHED_SHOWN_MAX)?, read.coordinator()?.counters.entries)))
+        .await?;
+    let alarm = |(kind, since)| {
+        let name = serde_json::to_value(kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
+        (name, rfc3339(since))
+    };
+    Ok(Json(StatusAnswer {
+        business: app.engine.business().to_owned(),
+        origin: app.engine.origin().to_owned(),
+        entries,
+        serving: app.serving,
+        durable: app.engine.is_durable(),
+        requests_received: totals.requests[0],
+        requests_awaiting_confirmation: totals.requests[1],
+        requests_confirmed: totals.requests[2],
+        denied_identifiers: totals.denied_identifiers,
+        profiles: totals.profiles,
+        unreached: unreached.iter().map(|row| view(&app, row)).collect(),
+        unreached_total: totals.unreached,
+        alarms: app.engine.alarms().into_iter().map(alarm).collect(),
+    }))
+}
+
+/// Looks a request up by its receipt code.
+pub async fn trace(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<RequestView>, Problem> {
+    caller.needs(Role::Auditor)?;
+    let code: String = parse(&body)?;
+    let code = canonical_code(&code).ok_or_else(|| Problem::invalid("", "not a receipt code: it has 26 letters and digits"))?;
+    let row = app.read(move |read| read.request_by_receipt(&hash(&code))).await?;
+    Ok(Json(view(&app, &row.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "not_found", "no request has this receipt code"))?)))
+}
+
+/// Copies the store into a new file.
+pub async fn backup(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<StatusCode, Problem> {
+    caller.needs(Role::Admin)?;
+    let to: std::path::PathBuf = parse::<String>(&body)?.into();
+    let engine = app.engine.clone();
+    tokio::task::spawn_blocking(move || engine.backup(&to))
+        .await
+        .map_err(|_| Problem::internal())?
+        .map_err(|error| Problem::new(StatusCode::CONFLICT, "backup_failed", error.to_string()))?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Reads `desist.toml` and the certificates again: all of it or none.
+pub async fn reload(State(app): State<App>, Extension(caller): Extension<Caller>) -> Result<StatusCode, Problem> {
+    caller.needs(Role::Admin)?;
+    let again = app.clone();
+    tokio::task::spawn_blocking(move || again.reload())
+        .await
+        .map_err(|_| Problem::internal())?
+        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "not_reloaded", error))?;
+    Ok(StatusCode::NO_CONTENT)
+}

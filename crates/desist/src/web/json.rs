@@ -1,0 +1,116 @@
+//! Request bodies: strict JSON whose errors name the member and never its value.
+
+use axum::http::StatusCode;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+use serde_path_to_error::{Path, Segment};
+
+use super::problem::Problem;
+
+/// Longest member name that an error repeats; longer ones are nobody's typing mistake.
+const NAME_CHARS_MAX: usize = 64;
+
+/// Reads a body. Unknown and duplicate members, wrong types, `null` and bad UTF-8 are errors that
+/// point at the member.
+pub fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let path = error.path().clone();
+        problem(&error.into_inner(), &path, body)
+    })?;
+    json.end().map_err(|_| malformed("the body goes on after its JSON value"))?;
+    Ok(value)
+}
+
+fn malformed(title: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "malformed_json", title)
+}
+
+fn problem(error: &serde_json::Error, path: &Path, body: &[u8]) -> Problem {
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } if is_plain(key) => pointer.push_str(&format!("/{key}")),
+            Segment::Enum { .. } | Segment::Unknown | Segment::Map { .. } => {}
+        }
+    }
+    // The library's text can quote the value; only what it expected instead is safe to say.
+    let text = error.to_string();
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    let expected = text.rsplit_once("expected ").map(|(_, expected)| expected);
+    for (start, code, what) in
+        [("unknown field `", "unknown_member", "is not known here"), ("missing field `", "missing_member", "is required"), ("duplicate field `", "duplicate_member", "appears twice")]
+    {
+        if let Some(name) = text.strip_prefix(start).and_then(|rest| rest.split_once('`')).map(|(name, _)| name) {
+            let shown = if is_plain(name) { name } else { "" };
+            // The path of an unknown or repeated member may already end with it.
+            if !shown.is_empty() && !pointer.ends_with(&format!("/{shown}")) {
+                pointer.push('/');
+                pointer.push_str(shown);
+            }
+            let known = if code == "unknown_member" { expected.map(|known| format!("; known: {known}")).unwrap_or_default() } else { String::new() };
+            return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, format!("the member {shown:?} {what}{known}")).at(pointer);
+        }
+    }
+    match error.classify() {
+        serde_json::error::Category::Data => {
+            let expected = expected.unwrap_or("another value");
+            Problem::invalid(pointer, format!("wrong value; expected {expected}"))
+        }
+        serde_json::error::Category::Eof if body.is_empty() => malformed("the body is empty; send a JSON object"),
+        _ if std::str::from_utf8(body).is_err() => malformed("the body is not UTF-8").at(pointer),
+        _ => malformed(&format!("the body is not JSON (line {}, column {})", error.line(), error.column())).at(pointer),
+    }
+}
+
+fn is_plain(name: &str) -> bool {
+    name.len() <= NAME_CHARS_MAX && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+}
+
+/// For members that may be absent but not `null`: use with `#[serde(default, deserialize_with = "present")]`.
+pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only the errors matter")]
+    struct Body {
+        who: Vec<Inner>,
+        #[serde(default, deserialize_with = "present")]
+        note: Option<String>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[expect(dead_code, reason = "only the errors matter")]
+    struct Inner {
+        kind: desist_core::identifier::Kind,
+    }
+
+    #[test]
+    fn errors_point_at_the_member_and_never_repeat_a_value() {
+        let check = |body: &[u8], status: u16, code: &str, pointer: Option<&str>| {
+            let problem = parse::<Body>(body).unwrap_err();
+            assert_eq!((problem.status, problem.code.as_str(), problem.pointer.as_deref()), (status, code, pointer), "{problem:?}");
+            assert!(!problem.title.contains("secret"), "{problem:?}");
+        };
+        check(b"", 400, "malformed_json", None);
+        check(b"{", 400, "malformed_json", Some(""));
+        check(br#"{"who":[]} x"#, 400, "malformed_json", None);
+        check(br#"{"who":[{"kind":"secret"}]}"#, 422, "invalid", Some("/who/0/kind"));
+        check(br#"{"who":[{"kind":null}]}"#, 422, "invalid", Some("/who/0/kind"));
+        check(br#"{"who":[{}]}"#, 422, "missing_member", Some("/who/0/kind"));
+        check(br#"{"who":[],"secrt":1}"#, 422, "unknown_member", Some("/secrt"));
+        check(br#"{"who":[],"who":[]}"#, 422, "duplicate_member", Some("/who"));
+        check(br#"{"who":"secret"}"#, 422, "invalid", Some("/who"));
+        check(br#"{"who":[],"note":null}"#, 422, "invalid", Some("/note"));
+        check(br#"{"who":[],"note":5}"#, 422, "invalid", Some("/note"));
+        check(b"{\"who\":[],\"note\":\"\xff\"}", 400, "malformed_json", Some("/note"));
+    }
+}

@@ -1,0 +1,192 @@
+//! What desist answers over HTTP: the private listener, the public listener, the control socket.
+
+pub mod auth;
+pub mod campaign;
+pub mod control;
+pub mod decisions;
+pub mod health;
+pub mod identifiers;
+pub mod json;
+pub mod keys;
+pub mod openapi;
+pub mod people;
+pub mod problem;
+pub mod requests;
+
+use std::sync::Arc;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::{any, delete, get, post};
+use desist_engine::engine::Engine;
+use desist_engine::intake::Idempotency;
+use desist_store::{Read, StoreError};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use self::auth::Caller;
+use self::openapi::Endpoint;
+use self::problem::Problem;
+use crate::config::Config;
+use crate::limits::{BODY_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, REQUEST_TIMEOUT};
+
+/// What every handler works with. Clones share it.
+#[derive(Clone)]
+pub struct App {
+    /// The engine.
+    pub engine: Engine,
+    /// `desist.toml` as of the last reload.
+    pub config: Arc<ArcSwap<Config>>,
+    /// What links to the private listener start with.
+    pub private_base: Arc<ArcSwap<String>>,
+    /// Whether this is a server, rather than a command that opened the store itself.
+    pub serving: bool,
+    limiter: Arc<ArcSwapOption<DefaultKeyedRateLimiter<u32>>>,
+    reload: Reload,
+}
+
+/// Reads the configuration again: all of it or none. The error is for the operator.
+pub type Reload = Arc<dyn Fn(&App) -> Result<(), String> + Send + Sync>;
+
+impl App {
+    /// An app over an engine.
+    pub fn new(engine: Engine, config: Config, serving: bool, reload: Reload) -> Self {
+        let app = Self {
+            engine,
+            config: Arc::new(ArcSwap::from_pointee(Config::default())),
+            private_base: Arc::new(ArcSwap::from_pointee(String::new())),
+            serving,
+            limiter: Arc::default(),
+            reload,
+        };
+        app.configure(config);
+        app
+    }
+
+    /// Takes a configuration over.
+    pub fn configure(&self, config: Config) {
+        let limit = config.limits.requests_per_minute_per_key;
+        if limit != self.config.load().limits.requests_per_minute_per_key {
+            self.limiter.store(limit.map(|limit| Arc::new(RateLimiter::keyed(Quota::per_minute(limit)))));
+        }
+        self.config.store(Arc::new(config));
+    }
+
+    /// Reads the configuration again.
+    pub fn reload(&self) -> Result<(), String> {
+        (self.reload)(self)
+    }
+
+    /// Whether a key may send one more request this minute.
+    pub fn admits(&self, key: u32) -> bool {
+        self.limiter.load().as_ref().is_none_or(|limiter| limiter.check_key(&key).is_ok())
+    }
+
+    /// Asks the store beside the runtime, in one snapshot.
+    pub async fn read<T: Send + 'static>(&self, question: impl FnMut(&mut dyn Read) -> Result<T, StoreError> + Send + 'static) -> Result<T, Problem> {
+        let engine = self.engine.clone();
+        Ok(tokio::task::spawn_blocking(move || engine.read(question)).await.map_err(|_| Problem::internal())??)
+    }
+
+    /// Today in the business's time zone.
+    pub fn today(&self) -> jiff::civil::Date {
+        let now = jiff::Timestamp::from_millisecond(self.engine.shared().env.now_ms()).unwrap_or_default();
+        now.to_zoned(self.config.load().business.time_zone.clone()).date()
+    }
+}
+
+/// The scope of a request's `Idempotency-Key`, if it has one.
+pub fn idempotency(app: &App, headers: &HeaderMap, caller: Caller, route: &str, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
+    let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
+    let key = key.as_bytes();
+    if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "idempotency_key_invalid", format!("the Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes")));
+    }
+    let secrets = &app.engine.shared().secrets;
+    let scope = secrets.digest("idempotency", &[key, route.as_bytes(), caller.actor.to_string().as_bytes()]);
+    Ok(Some(Idempotency { scope, body: secrets.digest("idempotency body", &[body]) }))
+}
+
+/// The endpoints of the JSON API, in the order of the document.
+pub fn endpoints() -> Vec<Endpoint> {
+    use Method as M;
+    vec![
+        Endpoint::new(M::POST, "/v1/requests", "Take in an opt-out, a limit, or the first step of an opt-in", post(requests::create)).body::<requests::RequestBody>().answers::<requests::RequestAnswer>(201).idempotent(),
+        Endpoint::new(M::GET, "/v1/requests/{id}", "Show a request", get(requests::show)).answers::<requests::RequestView>(200),
+        Endpoint::new(M::POST, "/v1/requests/{id}/confirm", "Take the second step of an opt-in", post(requests::confirm)).body::<requests::ConfirmBody>().answers::<requests::RequestAnswer>(200).idempotent(),
+        Endpoint::new(M::POST, "/v1/decisions", "Decide for one person or for up to 10,000", post(decisions::decide)).body::<decisions::DecisionBody>().answers::<decisions::DecisionAnswer>(200),
+        Endpoint::new(M::POST, "/v1/identifiers/link", "State that identifiers are one person's", post(identifiers::link)).body::<identifiers::IdentifiersBody>().answers::<identifiers::LinkAnswer>(200).idempotent(),
+        Endpoint::new(M::POST, "/v1/identifiers/unlink", "State that they are not any more", post(identifiers::unlink)).body::<identifiers::IdentifiersBody>().answers::<identifiers::LinkAnswer>(200).idempotent(),
+        Endpoint::new(M::POST, "/v1/subjects/lookup", "Show what is known of identifiers", post(identifiers::lookup)).body::<identifiers::IdentifiersBody>().answers::<identifiers::LookupAnswer>(200),
+        Endpoint::new(M::POST, "/v1/keys", "Create an API key", post(keys::create)).body::<keys::NewKey>().answers::<keys::KeyAnswer>(201).idempotent(),
+        Endpoint::new(M::GET, "/v1/keys", "List the API keys", get(keys::list)).answers::<keys::KeysAnswer>(200),
+        Endpoint::new(M::DELETE, "/v1/keys/{no}", "End an API key", delete(keys::revoke)).answers_nothing(204),
+    ]
+}
+
+/// Pages for machines and operators that need no key.
+pub fn open_endpoints() -> Vec<Endpoint> {
+    use Method as M;
+    vec![
+        Endpoint::new(M::GET, "/livez", "The process runs", get(health::livez)).answers_text(),
+        Endpoint::new(M::GET, "/readyz", "Requests are taken and made durable", get(health::readyz)).answers_text(),
+        Endpoint::new(M::GET, "/healthz", "A test write works", get(health::healthz)).answers_text(),
+        Endpoint::new(M::GET, "/metrics", "OpenMetrics", get(health::metrics)).answers_text(),
+        Endpoint::new(M::GET, "/connection", "Show how this request arrives", get(health::connection)).answers::<health::ConnectionAnswer>(200),
+        Endpoint::new(M::GET, "/openapi.json", "This document", get(openapi::document)).answers_text(),
+    ]
+}
+
+fn router(endpoints: Vec<Endpoint>) -> Router<App> {
+    endpoints.into_iter().fold(Router::new(), |router, endpoint| router.route(endpoint.path, endpoint.route))
+}
+
+/// What the private listener serves.
+pub fn private(app: &App) -> Router {
+    let keyed = router(endpoints()).layer(middleware::from_fn_with_state(app.clone(), auth::require_key));
+    let campaign = Router::new()
+        .route("/{org}/campaign/{*rest}", any(campaign::handler::handle))
+        .layer(DefaultBodyLimit::max(campaign::profile::BODY_BYTES_MAX));
+    finish(app, router(open_endpoints()).merge(keyed).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).merge(campaign))
+}
+
+/// What the public listener serves.
+pub fn public(app: &App) -> Router {
+    let open = open_endpoints().into_iter().filter(|endpoint| matches!(endpoint.path, "/livez" | "/readyz" | "/connection"));
+    finish(app, router(open.collect()))
+}
+
+/// What the control socket serves: the JSON API as the operator, and what only the operator can do.
+pub fn control(app: &App) -> Router {
+    let only_here = Router::new()
+        .route("/control/import", post(control::import))
+        .route("/control/import/progress", post(control::import_progress))
+        .route("/control/status", get(control::status))
+        .route("/control/trace", post(control::trace))
+        .route("/control/backup", post(control::backup))
+        .route("/control/reload", post(control::reload));
+    finish(app, router(open_endpoints()).merge(router(endpoints()).merge(only_here).layer(middleware::from_fn(auth::as_operator))).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)))
+}
+
+fn finish(app: &App, router: Router<App>) -> Router {
+    router
+        .fallback(|| async { Problem::not_found() })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(middleware::from_fn(log))
+        .layer(tower_http::catch_panic::CatchPanicLayer::custom(|_| Problem::internal().into_response()))
+        .layer(tower_http::timeout::TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
+        .with_state(app.clone())
+}
+
+/// The access log: route templates, never paths, queries, addresses or headers.
+async fn log(request: Request, next: Next) -> Response {
+    let method = request.method().clone();
+    let route = request.extensions().get::<MatchedPath>().map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
+    let start = std::time::Instant::now();
+    let response = next.run(request).await;
+    tracing::info!(%method, route, status = response.status().as_u16(), duration_us = start.elapsed().as_micros() as u64, "request");
+    response
+}

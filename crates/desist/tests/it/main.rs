@@ -1,0 +1,12 @@
+//! End to end: the real binary, real sockets, real files, real clients.
+
+mod support;
+
+mod api;
+mod campaign;
+mod deploy;
+mod dist;
+mod durability;
+mod import;
+mod privacy;
+mod tidy;

@@ -1,0 +1,157 @@
+//! A server of our own for each test, and a plain HTTP client to talk to it.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+use serde_json::Value;
+
+/// The binary under test.
+pub const DESIST: &str = env!("CARGO_BIN_EXE_desist");
+
+/// A running server; killed when dropped.
+pub struct Server {
+    pub child: Child,
+    /// The data directory.
+    pub data: PathBuf,
+    /// `http://127.0.0.1:port` of the public listener.
+    pub public: String,
+    /// The same of the private listener.
+    pub private: String,
+    /// The first admin's `X-Api-Key`.
+    pub api_key: String,
+    /// The first admin's token.
+    pub token: String,
+    /// Removes the directory at the end, unless the caller owns it.
+    _temporary: Option<tempfile::TempDir>,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: ureq::http::HeaderMap,
+    pub text: String,
+}
+
+impl Answer {
+    /// The body as JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
+    }
+}
+
+impl Server {
+    /// A server on an empty directory.
+    pub fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let mut server = Self::start_in(directory.path(), &[]);
+        server._temporary = Some(directory);
+        server
+    }
+
+    /// A server on a directory of the caller's, with more arguments.
+    pub fn start_in(data: &Path, arguments: &[&str]) -> Self {
+        Self::spawn(Command::new(DESIST), data, arguments)
+    }
+
+    /// A server started through `command`, which gets `serve ...` as its arguments (strace, for one).
+    pub fn spawn(mut command: Command, data: &Path, arguments: &[&str]) -> Self {
+        let mut child = command
+            .args(["serve", "--public", "127.0.0.1:0", "--private", "127.0.0.1:0", "--data"])
+            .arg(data)
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        let mut url = |name: &str| loop {
+            let line = lines.next().expect("the server says where it listens").expect("readable");
+            if let Some(url) = line.trim().strip_prefix(name) {
+                break url.trim().to_owned();
+            }
+        };
+        let (public, private) = (url("public"), url("private"));
+        // Whatever it says later has somewhere to go.
+        std::thread::spawn(move || lines.for_each(drop));
+        let admin = std::fs::read_to_string(data.join("first-admin.json")).expect("the first start writes the admin key");
+        let admin: Value = serde_json::from_str(&admin).expect("JSON");
+        let text = |name: &str| admin[name].as_str().expect("a string").to_owned();
+        Self { child, data: data.to_owned(), public, private, api_key: text("api_key"), token: text("token"), _temporary: None }
+    }
+
+    /// Sends a request to the private listener as the admin; `body` as it is.
+    pub fn send(&self, method: &str, path: &str, body: &[u8], headers: &[(&str, &str)]) -> Answer {
+        let token = format!("Bearer {}", self.token);
+        let mut all = vec![("authorization", token.as_str()), ("x-api-key", self.api_key.as_str())];
+        all.retain(|(name, _)| !headers.iter().any(|(given, _)| given.eq_ignore_ascii_case(name)));
+        all.extend(headers);
+        send(method, &format!("{}{path}", self.private), body, &all)
+    }
+
+    /// Posts JSON to the private listener as the admin.
+    pub fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send("POST", path, body.to_string().as_bytes(), &[])
+    }
+
+    /// Decides `sale` for one identifier: `(decision, reason)`.
+    pub fn decide(&self, kind: &str, value: &str) -> (String, String) {
+        let body = serde_json::json!({ "purpose": "sale", "identifiers": [{ "kind": kind, "value": value }] });
+        let answer = self.post("/v1/decisions", &body);
+        assert_eq!(answer.status, 200, "{}", answer.text);
+        let answer = answer.json();
+        (answer["decision"].as_str().expect("a word").to_owned(), answer["reason"].as_str().expect("a word").to_owned())
+    }
+
+    /// Runs the binary against this server's directory.
+    pub fn run(&self, arguments: &[&str]) -> Output {
+        run(&self.data, arguments)
+    }
+
+    /// Stops it as a service manager does, and waits.
+    pub fn stop(mut self) -> ExitStatus {
+        self.terminate();
+        self.child.wait().expect("it ends")
+    }
+
+    /// Asks it to stop.
+    pub fn terminate(&self) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+    }
+
+    /// Kills it without a chance to do anything, and waits.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it was running");
+        self.child.wait().expect("it ends");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Runs the binary on a data directory. `--data DIR` goes last.
+pub fn run(data: &Path, arguments: &[&str]) -> Output {
+    Command::new(DESIST).args(arguments).arg("--data").arg(data).output().expect("the binary runs")
+}
+
+/// Sends a request anywhere; any status is an answer.
+pub fn send(method: &str, url: &str, body: &[u8], headers: &[(&str, &str)]) -> Answer {
+    let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).allow_non_standard_methods(true).build().into();
+    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let mut response = if body.is_empty() && method != "POST" {
+        agent.run(request.body(()).expect("a request"))
+    } else {
+        agent.run(request.body(body).expect("a request"))
+    }
+    .unwrap_or_else(|error| panic!("{method} {url}: {error}"));
+    let (status, headers) = (response.status().as_u16(), response.headers().clone());
+    Answer { status, headers, text: response.body_mut().read_to_string().expect("text") }
+}
