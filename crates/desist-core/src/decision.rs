@@ -13,7 +13,8 @@ pub struct Verdict {
     pub denied: PurposeSet,
     /// Denied through a line one hop away.
     pub linked: PurposeSet,
-    /// Opted in on the identifier's own line or on the line of the subject it names.
+    /// Opted in on the identifier's own line, where an opt-in writes what it answers. Never through
+    /// a link: a link that begins or ends must not allow anything.
     pub opted_in: PurposeSet,
 }
 

@@ -149,17 +149,13 @@ impl Graph {
     /// What every decision that names this identifier has to know.
     pub fn verdict<R: Records + ?Sized>(&mut self, records: &mut R, no: IdentifierNo) -> Result<Verdict, R::Error> {
         let Some(row) = self.identifier(records, no)? else { return Ok(Verdict::default()) };
-        let (names_subject, mut denied, mut opted_in) = (row.kind.names_subject(), row.line.denied(), row.line.opted_in());
+        let (names_subject, mut denied, opted_in) = (row.kind.names_subject(), row.line.denied(), row.line.opted_in());
         let mut linked = PurposeSet::EMPTY;
-        let holders = self.holders(records, no)?;
-        for holder in &holders {
-            let line = &self.subject(records, *holder)?.line;
+        for holder in self.holders(records, no)? {
+            let line = &self.subject(records, holder)?.line;
             if names_subject {
                 denied = denied.union(line.denied());
-                if holders.len() == 1 {
-                    opted_in = opted_in.union(line.opted_in());
-                }
-                linked = linked.union(self.subject_denied(records, *holder)?);
+                linked = linked.union(self.subject_denied(records, holder)?);
             } else {
                 linked = linked.union(line.denied());
             }

@@ -290,6 +290,8 @@ impl Batch {
             return Ok(Err(Refused::NoPurpose));
         }
         act.named = distinct(&act.named);
+        // No act is older; an entry cannot hold every number as a time.
+        act.acted_at = act.acted_at.map(|at| at.max(0));
         let mut subject = match act.subject {
             Some(subject) => Some(subject),
             None => self.resolve(records, &act.named)?,

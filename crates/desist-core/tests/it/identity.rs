@@ -460,6 +460,30 @@ fn a_letter_that_is_keyed_in_six_days_later_counts_from_when_it_was_written() {
 }
 
 #[test]
+fn a_time_before_all_computers_can_be_written_down() {
+    let mut world = World::new();
+    world.act(OptOut { acted_at: Some(i64::MIN), ..opt_out(Channel::Mail, &[phone(1)]) }).expect("taken");
+    let entry = &world.entries[0];
+    assert_eq!(&desist_core::fact::Entry::decode(&entry.encode()).expect("an entry"), entry);
+    assert!(world.denied(phone(1)));
+}
+
+#[test]
+fn no_link_and_no_deletion_makes_an_opt_in() {
+    let mut world = World::new();
+    let (shared, one, other) = (account(1), id(Kind::CampaignPkey, 1), id(Kind::CampaignPkey, 2));
+    world.profile(&[one, shared]);
+    let second = world.profile(&[other, shared]);
+    world.opts_in(&[one]);
+    assert_eq!(world.decision(&[one]).1, Reason::OptedIn);
+    assert_eq!(world.decision(&[shared]).1, Reason::NoRecord, "the account was two profiles'");
+    world.delete(second);
+    assert_eq!(world.decision(&[shared]).1, Reason::NoRecord);
+    world.link(&[one, account(2)]).expect("linked");
+    assert_eq!(world.decision(&[account(2)]).1, Reason::NoRecord);
+}
+
+#[test]
 fn a_time_in_the_future_is_refused() {
     let mut world = World::new();
     let at = |seconds| OptOut { acted_at: Some(1_000_000 + seconds), ..opt_out(Channel::Phone, &[phone(1)]) };

@@ -331,22 +331,19 @@ impl View {
         }
         for (no, row) in &memory.identifiers {
             let holders = holders.get(no).map_or(&[][..], Vec::as_slice);
-            let (mut denied, mut linked, mut opted_in, mut firm) = (view.own[no], PurposeSet::EMPTY, row.line.opted_in(), firm_own[no]);
+            let (mut denied, mut linked, mut firm) = (view.own[no], PurposeSet::EMPTY, firm_own[no]);
             for holder in holders {
                 if row.kind.names_subject() {
                     denied = denied.union(view.own_subject[holder]);
                     linked = linked.union(view.subjects[holder]);
                     firm = firm.union(firm_all[holder]);
-                    if holders.len() == 1 {
-                        opted_in = opted_in.union(memory.subjects[holder].line.opted_in());
-                    }
                 } else {
                     linked = linked.union(view.own_subject[holder]);
                     firm = firm.union(firm_own_subject[holder]);
                 }
             }
             linked = linked.without(denied);
-            view.verdicts.insert(*no, Verdict { denied, linked, opted_in: opted_in.without(denied).without(linked) });
+            view.verdicts.insert(*no, Verdict { denied, linked, opted_in: row.line.opted_in().without(denied).without(linked) });
             view.firm.insert(*no, firm);
         }
         view
@@ -402,6 +399,13 @@ fn check_no_leak(old: &Memory, before: &View, after: &View, may: &May) -> Result
     for (no, lost) in lost(&all(before), &all(after)) {
         if !decision_may(no).contains(lost) {
             return Err(format!("decisions that name {no:?} no longer deny {lost:?}"));
+        }
+    }
+    // Where absence denies, an opt-in that appears is a denial that ends.
+    let opted_in = |view: &View| view.verdicts.iter().map(|(no, verdict)| (*no, verdict.opted_in)).collect::<BTreeMap<_, _>>();
+    for (no, gained) in lost(&opted_in(after), &opted_in(before)) {
+        if !decision_may(no).contains(gained) && !own_may(no).contains(gained) {
+            return Err(format!("{no:?} is now opted in to {gained:?}"));
         }
     }
     // What no API client may end becomes no less, unless a consumer opts in.
@@ -590,7 +594,7 @@ fn shortest(mut story: Story) -> Story {
 #[test]
 fn random_stories_keep_every_promise() {
     let number = |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"));
-    let (stories, first) = (number("DESIST_SCALE", 2_000), number("DESIST_SEED", 1));
+    let (stories, first) = (number("DESIST_SCALE", 1_000), number("DESIST_SEED", 1));
     let next = AtomicU64::new(0);
     let failed = std::sync::Mutex::new(BTreeSet::new());
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
@@ -620,7 +624,7 @@ fn random_stories_keep_every_promise() {
 #[test]
 fn the_stories_reach_what_they_are_meant_to_reach() {
     let mut seen = BTreeSet::new();
-    for seed in 1..=400 {
+    for seed in 1..=150 {
         let story = story(seed);
         let mut world = begin(&story);
         let mut callers = Callers::default();

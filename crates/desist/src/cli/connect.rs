@@ -15,6 +15,7 @@ use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tower::ServiceExt as _;
 
@@ -149,7 +150,6 @@ impl Local {
             .header(header::CONTENT_TYPE, "application/json")
             .body(Body::from(body))
             .map_err(|error| CliError::said(error.to_string()))?;
-        let lost = |error: &dyn std::error::Error| CliError::said(format!("the server went away during the call ({error}); look with `desist status` whether it took effect"));
         match &self.way {
             Way::Own(router, _) => {
                 let Ok(response) = router.clone().oneshot(request).await;
@@ -159,16 +159,25 @@ impl Local {
             }
             Way::Socket(path) => {
                 let stream = UnixStream::connect(path).await.map_err(CliError::io(path.display()))?;
-                let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
-                let driver = tokio::spawn(connection);
-                let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
-                let status = response.status();
-                let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| lost(error.as_ref()))?;
-                driver.abort();
-                Ok((status, body.to_bytes().to_vec()))
+                exchange(stream, request).await
             }
         }
     }
+}
+
+/// Sends one request on a fresh connection and reads the whole answer.
+pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, request: Request<Body>) -> Result<(StatusCode, Vec<u8>), CliError> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
+    let driver = tokio::spawn(connection);
+    let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
+    let status = response.status();
+    let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| lost(error.as_ref()))?;
+    driver.abort();
+    Ok((status, body.to_bytes().to_vec()))
+}
+
+fn lost(error: &dyn std::error::Error) -> CliError {
+    CliError::said(format!("the server went away during the call ({error}); look with `desist status` whether it took effect"))
 }
 
 impl Drop for Local {

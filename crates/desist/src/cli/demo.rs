@@ -1,12 +1,157 @@
-//! `desist demo`.
-use clap::Args;
+//! `desist demo`: a make-believe shop, one consumer, the real server.
 
-use super::{CliError, Finding};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use axum::body::Body;
+use axum::http::{Method, Request, header};
+use clap::Args;
+use desist_store::Readers as _;
+use desist_store::sqlite::SqliteReaders;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::connect::{exchange, runtime};
+use super::serve::{self, ServeArgs, Server};
+use super::{CliError, Finding, say};
 
 /// `desist demo`
 #[derive(Debug, Args)]
-pub struct DemoArgs {}
+#[command(after_help = "Everything happens in a new temporary directory and on free ports of this machine; nothing is sent elsewhere.\nThe directory is removed at the end.")]
+pub struct DemoArgs {
+    /// End after the story instead of leaving the server up.
+    #[arg(long)]
+    exit: bool,
+}
 
-pub fn run(_: &DemoArgs) -> Result<Finding, CliError> {
+/// The directory of the demo, removed at the end.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+struct Story {
+    runtime: tokio::runtime::Runtime,
+    server: Server,
+    api_key: String,
+    token: String,
+}
+
+pub fn run(args: &DemoArgs) -> Result<Finding, CliError> {
+    let path = std::env::temp_dir().join(format!("desist-demo-{}", std::process::id()));
+    // Made here and not shared: a directory that somebody else prepared is an error.
+    std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(CliError::io(path.display()))?;
+    let directory = Directory(path.clone());
+    let story = play(&path)?;
+    say(&format!("\nThe server stays up: {} (private), {} (public)", story.server.private_url, story.server.public_url));
+    say(&format!("  try   desist decide email:rosa.vega@example.org --data {}", path.display()));
+    say(&format!("  keys  {}", path.join("first-admin.json").display()));
+    if !args.exit {
+        say("Stop it with Ctrl-C; its directory is removed then.");
+        story.runtime.block_on(async {
+            let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::io("SIGINT"))?;
+            let mut terminate = signal(SignalKind::terminate()).map_err(CliError::io("SIGTERM"))?;
+            tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
+            Ok::<_, CliError>(())
+        })?;
+    }
+    serve::stop(&story.runtime, story.server);
+    drop(directory);
     Ok(Finding::Yes)
+}
+
+fn play(directory: &Path) -> Result<Story, CliError> {
+    let runtime = runtime()?;
+    say("A shop, \"acme\", has a customer, Rosa Vega. Its software speaks Adobe Campaign's profile API.\n");
+    say(&format!("$ desist serve --data {}", directory.display()));
+    let server = serve::start(&runtime, ServeArgs::on_free_ports(directory.to_owned()))?;
+    let keys: Value = server
+        .first_admin
+        .as_ref()
+        .and_then(|path| serde_json::from_slice(&std::fs::read(path).ok()?).ok())
+        .ok_or_else(|| CliError::said("the first admin key was not written"))?;
+    let text = |name: &str| keys[name].as_str().unwrap_or_default().to_owned();
+    let mut story = Story { runtime, server, api_key: text("api_key"), token: text("token") };
+
+    say("\n1. The shop's software creates her profile.");
+    let profile = json!({ "firstName": "Rosa", "lastName": "Vega", "email": "rosa.vega@example.org" });
+    let created = story.call(&Method::POST, "/acme/campaign/profileAndServices/profile/", Some(&profile), &["PKey", "email", "ccpaOptOut"])?;
+    let path = format!("/acme/campaign/profileAndServices/profile/{}", created["PKey"].as_str().unwrap_or_default());
+
+    say("\n2. May her data be sold? Nobody said no yet.");
+    story.expect("allow", "email", "rosa.vega@example.org")?;
+
+    say("\n3. She opts out on the shop's form.");
+    let opt_out = json!({ "kind": "opt_out", "channel": "form", "identifiers": [{ "kind": "email", "value": "Rosa.Vega@example.org" }] });
+    story.call(&Method::POST, "/v1/requests", Some(&opt_out), &["receipt_code", "status", "deadline", "seq"])?;
+
+    say("\n4. From the answer on every decision is deny, by her e-mail, by its hash, by her profile.");
+    story.expect("deny", "email", "rosa.vega@example.org")?;
+    story.call(&Method::GET, &path, None, &["PKey", "ccpaOptOut", "ccpaOptOutLastModified"])?;
+
+    say("\n5. The nightly sync writes her whole record back with \"ccpaOptOut\": false. It does not count: only she can take it back.");
+    let sync = json!({ "firstName": "Rosa", "lastName": "Vega", "email": "rosa.vega@example.org", "ccpaOptOut": false });
+    story.call(&Method::PATCH, &path, Some(&sync), &["PKey"])?;
+    story.expect("deny", "email", "rosa.vega@example.org")?;
+
+    say("\n6. The server stops and starts again.");
+    let Story { runtime, server, api_key, token } = story;
+    serve::stop(&runtime, server);
+    let server = serve::start(&runtime, ServeArgs::on_free_ports(directory.to_owned()))?;
+    story = Story { runtime, server, api_key, token };
+    story.expect("deny", "email", "rosa.vega@example.org")?;
+
+    say("\n7. The state is what the log says.");
+    say(&format!("$ desist check --data {}", directory.display()));
+    let mut found = Vec::new();
+    SqliteReaders::open_read_only(directory)?.read(&mut |read| {
+        found = desist_store::check(read, &mut |_, _| {})?;
+        Ok(())
+    })?;
+    if let Some(problem) = found.first() {
+        return Err(CliError::said(format!("the check found: {problem}")));
+    }
+    say("clean");
+    Ok(story)
+}
+
+impl Story {
+    /// Sends a request over the network, prints it and its answer (the members named in `shown`).
+    fn call(&self, method: &Method, path: &str, body: Option<&Value>, shown: &[&str]) -> Result<Value, CliError> {
+        let text = body.map(Value::to_string).unwrap_or_default();
+        say(&format!("> {method} {path}"));
+        if !text.is_empty() {
+            say(&format!("  {text}"));
+        }
+        let host = self.server.private_url.trim_start_matches("http://").to_owned();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &host)
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header("x-api-key", &self.api_key)
+            .body(Body::from(text))
+            .map_err(|error| CliError::said(error.to_string()))?;
+        let (status, answer) = self.runtime.block_on(async {
+            let stream = TcpStream::connect(&host).await.map_err(CliError::io(&host))?;
+            exchange(stream, request).await
+        })?;
+        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+        let members: Vec<_> = shown.iter().filter_map(|name| Some(format!("{}: {}", json!(name), answer.get(name)?))).collect();
+        say(&format!("< {status} {{ {} }}", members.join(", ")));
+        if !status.is_success() {
+            return Err(CliError::said("the story went wrong here; please report it"));
+        }
+        Ok(answer)
+    }
+
+    fn expect(&self, decision: &str, kind: &str, value: &str) -> Result<(), CliError> {
+        let question = json!({ "purpose": "sale", "identifiers": [{ "kind": kind, "value": value }] });
+        let answer = self.call(&Method::POST, "/v1/decisions", Some(&question), &["decision", "reason", "as_of", "stale_ms"])?;
+        if answer["decision"] == decision { Ok(()) } else { Err(CliError::said(format!("the decision should have been {decision}; please report it"))) }
+    }
 }
