@@ -428,6 +428,14 @@ impl Entry {
     }
 }
 
+/// Reads any bytes as an entry: never panics, and what is read is what would have been written.
+#[doc(hidden)]
+pub fn fuzz_entries(data: &[u8]) {
+    if let Ok(entry) = Entry::decode(data) {
+        assert_eq!(entry.encode(), data);
+    }
+}
+
 /// Purposes as a list of bit numbers, exact in every JSON reader.
 mod bits {
     use serde::{Deserialize, Deserializer, Serializer};

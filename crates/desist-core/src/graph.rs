@@ -413,8 +413,7 @@ fn copy_denials(from: &Line, to: &mut Line, purposes: PurposeSet, entry: &Entry)
     let mut changed = false;
     for held in from.denials(purposes) {
         changed |= to.join(held.class, held.mark, held.purposes);
-        let standing = if matches!(held.class, Class::Api(_)) { to.denied() } else { to.without_api().denied() };
-        let missing = held.purposes.without(standing);
+        let missing = held.purposes.without(to.without_api_but(held.class).denied());
         if !missing.is_empty() {
             // Later than every opt-in there, even if the clock was set back since.
             let opted_in = to.marks().iter().filter(|held| !held.mark.deny).map(|held| held.mark.at).max();

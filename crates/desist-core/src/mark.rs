@@ -180,10 +180,11 @@ impl Line {
             .collect()
     }
 
-    /// The line without what API clients could end.
+    /// The line without the words that an API client could end, but for those of `class` itself.
     #[must_use]
-    pub fn without_api(&self) -> Self {
-        Self { held: self.held.iter().filter(|held| !matches!(held.class, Class::Api(_))).copied().collect() }
+    pub fn without_api_but(&self, class: Class) -> Self {
+        let stays = |held: &&Held| held.class == class || !matches!(held.class, Class::Api(_));
+        Self { held: self.held.iter().filter(stays).copied().collect() }
     }
 
     /// When the winning opt-out of any of `purposes` was made, in Unix seconds.
@@ -316,6 +317,6 @@ mod tests {
         let classes: Vec<_> = line.denials(PurposeSet::SALE).iter().map(|held| held.class).collect();
         assert_eq!(classes, [Class::Api(SubjectNo(1))]);
         assert_eq!(line.denied(), PurposeSet::GPC);
-        assert_eq!(line.without_api().denied(), PurposeSet::GPC.without(PurposeSet::SALE));
+        assert_eq!(line.without_api_but(Class::Consumer).denied(), PurposeSet::GPC.without(PurposeSet::SALE));
     }
 }

@@ -9,6 +9,7 @@ use desist_core::decision::Verdict;
 use desist_core::fact::{Actor, Channel, Digest, Fact, IdRef, RequestId, RequestKind, Role};
 use desist_core::graph::{Changes, Graph, IdentifierRow, Memory, Records, SubjectRow};
 use desist_core::identifier::Kind;
+use desist_core::limits::HOLDERS_MAX;
 use desist_core::lookup::LookupKey;
 use desist_core::mark::{Class, IdentifierNo, Line, Mark, SubjectNo};
 use desist_core::purpose::{Model, PurposeSet};
@@ -45,7 +46,7 @@ macro_rules! contract {
     ($make:path) => {
         $crate::contract! { $make =>
             every_operation_round_trips reopening_gives_the_same refusals_write_nothing an_error_inside_the_work_rolls_all_back
-            entries_are_dense readers_see_snapshots readers_run_beside_the_writer tail_is_the_difference answers_are_remembered_for_two_days
+            entries_are_dense readers_see_snapshots readers_run_beside_the_writer tail_is_the_difference tail_names_all_that_sharing_changed answers_are_remembered_for_two_days
             shredded_data_is_gone backups_are_stores_of_one_moment one_process_at_a_time newer_schemas_are_refused
             random_commands_do_what_the_model_does failures_leave_before_or_after
         }
@@ -502,7 +503,9 @@ fn random_command<R: Records + ?Sized>(rng: &mut Rng, batch: &mut Batch, records
         0..=4 => {
             let act = OptOut { acted_at: (rng.below(3) == 0).then(|| batch.now - rng.below(9) as i64), purposes, ..opt_out(first, channel, batch.counters.entries) };
             let subject = (channel == Channel::Api && batch.counters.subjects > 0).then_some(subject);
-            drop(batch.opt_out(records, OptOut { subject, ..act })?);
+            // A profile's own opt-out need not name anything.
+            let named = if subject.is_some() && rng.below(2) == 0 { Vec::new() } else { act.named.clone() };
+            drop(batch.opt_out(records, OptOut { subject, named, ..act })?);
         }
         5 | 6 => drop(batch.link(records, &first, by)?),
         7 => drop(batch.unlink(records, &first, by)?),
@@ -575,6 +578,52 @@ pub fn tail_is_the_difference(make: Make<'_>) {
             assert_eq!(known, verdicts(&*store), "seed {seed} after {after}");
         }
     }
+}
+
+/// The link that makes an identifier shared writes on the lines of those who held it before: the
+/// tail names them, and does not walk the holders of what was shared long ago.
+pub fn tail_names_all_that_sharing_changed(make: Make<'_>) {
+    let mut harness = make();
+    let mut store = harness.open().expect("opens");
+    let by = Actor::Local;
+    let account = |n| named(Kind::CustomerId, n);
+    let (email, purposes) = (named(Kind::Email, 0), PurposeSet::OPT_OUT_DEFAULT);
+    let mut after = 0;
+    for round in 0..3 {
+        let committed = store.transact(&mut |write| {
+            let mut batch = Batch::new(write.coordinator()?.counters, NOW + round);
+            match round {
+                0 => {
+                    for n in 0..HOLDERS_MAX {
+                        batch.link(write, &[email, account(n)], by)?.expect("allowed");
+                    }
+                    drop(batch.opt_out(write, opt_out(vec![email], Channel::Form, 1))?.expect("allowed"));
+                }
+                // The account's own line allows; what denies it is the e-mail address, one hop away.
+                1 => {
+                    let target = batch.ask_opt_in(write, request_id(2), &[account(0)], purposes, Channel::Form, by)?.expect("allowed");
+                    batch.confirm_opt_in(write, request_id(2), &target, purposes, Channel::Form, by)?;
+                    after = batch.counters.entries;
+                }
+                _ => drop(batch.link(write, &[email, account(HOLDERS_MAX)], by)?.expect("allowed")),
+            }
+            commit(write, &mut batch).map(drop)
+        });
+        committed.expect("commits");
+    }
+    let tail = |after| read(&*store.readers(), |read| read.tail(after)).into_iter().collect::<BTreeMap<_, _>>();
+    let changed = tail(after)[&account(0).key];
+    assert_eq!((changed.denied, changed), (purposes, verdicts(&*store)[&account(0).key]), "written on the line of the account");
+    let last = coordinator(&*store.readers()).counters.entries;
+    store
+        .transact(&mut |write| {
+            let mut batch = Batch::new(write.coordinator()?.counters, NOW + 3);
+            (0..9).try_for_each(|n| batch.link(write, &[email, account(1000 + n)], by).map(drop))?;
+            commit(write, &mut batch).map(drop)
+        })
+        .expect("commits");
+    let tail = |after| read(&*store.readers(), |read| read.tail(after)).len();
+    assert_eq!((tail(last + 9), tail(last + 8)), (0, 2), "one more account, and what it is linked to");
 }
 
 /// Answers come back for as long as was promised and are then forgotten by the hour.

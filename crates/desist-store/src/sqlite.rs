@@ -70,7 +70,14 @@ fn io(path: &Path, error: &std::io::Error) -> StoreError {
 /// The right to write in a directory: at most one process has it, and it ends with the process.
 #[derive(Debug)]
 pub struct DirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing is not enough: a child process that is just being started has the file open too.
+        let _ = self.file.unlock();
+    }
 }
 
 impl DirLock {
@@ -80,7 +87,7 @@ impl DirLock {
         let path = dir.join("lock");
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(|error| io(&path, &error))?;
         match file.try_lock() {
-            Ok(()) => Ok(Self { _file: file }),
+            Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(dir.display().to_string())),
             Err(TryLockError::Error(error)) => Err(io(&path, &error)),
         }

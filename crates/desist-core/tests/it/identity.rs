@@ -253,6 +253,22 @@ fn an_api_opt_out_does_not_hide_a_consumers_when_a_link_ends() {
 }
 
 #[test]
+fn what_another_profiles_api_denied_stays_when_the_link_ends() {
+    let mut world = World::new();
+    let (pkey, line) = (id(Kind::CampaignPkey, 1), phone(1));
+    let (uid, other) = (id(Kind::Uid2, 1), id(Kind::CampaignPkey, 2));
+    let profile = world.profile(&[pkey, uid, line]);
+    let second = world.profile(&[other, line]);
+    world.api_true(second, &[other, line]);
+    world.api_true(profile, &[pkey, uid]);
+    world.opts_in(&[pkey]);
+    assert!(world.subject_denied(profile), "through its telephone, by the other profile's word");
+    world.update(profile, &[pkey, uid, line], &[pkey]);
+    assert_eq!(world.api_false(profile), ApiOptIn::Refused(Refusal::NotOwn));
+    assert!(world.subject_denied(profile));
+}
+
+#[test]
 fn import_and_operator_opt_outs_cannot_be_ended_by_the_api() {
     for channel in [Channel::Import, Channel::Operator] {
         let mut world = World::new();

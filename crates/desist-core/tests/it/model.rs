@@ -148,6 +148,14 @@ fn story(seed: u64) -> Story {
         };
         ops.push((passed, op));
     }
+    if rng.one_in(2) {
+        // So that a campaign system's own opt-outs begin and end often.
+        ops[0].1 = Op::Create(named(&mut rng, None));
+        let at = 1 + rng.below(OPS as u64 / 2) as usize;
+        ops[at].1 = Op::ApiTrue { profile: 0, purposes: PurposeSet(3) };
+        let later = at + 1 + rng.below(6) as usize;
+        ops[later].1 = Op::ApiFalse { profile: 0, purposes: PurposeSet(3), alone: true, policy: true };
+    }
     Story { crowd, ops }
 }
 
@@ -624,7 +632,7 @@ fn random_stories_keep_every_promise() {
 #[test]
 fn the_stories_reach_what_they_are_meant_to_reach() {
     let mut seen = BTreeSet::new();
-    for seed in 1..=150 {
+    for seed in 1..=300 {
         let story = story(seed);
         let mut world = begin(&story);
         let mut callers = Callers::default();

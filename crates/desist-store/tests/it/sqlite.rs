@@ -77,6 +77,17 @@ fn a_command_can_take_the_lock_without_the_store() {
 }
 
 #[test]
+fn a_child_process_does_not_keep_the_lock() {
+    let harness = Temporary::new();
+    std::thread::scope(|scope| {
+        let children = scope.spawn(|| (0..200).all(|_| std::process::Command::new("true").status().expect("runs").success()));
+        while !children.is_finished() {
+            drop(DirLock::acquire(&harness.home()).expect("free again"));
+        }
+    });
+}
+
+#[test]
 fn a_foreign_lock_is_busy_and_damage_is_damage() {
     let mut harness = Temporary::new();
     let mut store = filled(&mut harness);

@@ -176,7 +176,11 @@ pub fn run(args: ServeArgs) -> Result<Finding, CliError> {
 /// Opens the store and starts to listen.
 pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Server, CliError> {
     let data = args.store.data.clone();
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&data).map_err(CliError::io(data.display()))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&data)
+        .map_err(|error| CliError::said(format!("--data: {}: {error}; give a directory that this user can write", data.display())))?;
     let config = args.apply(config(&args.store)?)?;
     let (engine, first) = open(&args.store, &config)?;
     let first_admin = if first { Some(first_start(&engine, &args.store)?) } else { None };
@@ -196,9 +200,12 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
     let app = App::new(engine, config, true, reload);
     let serving = app.clone();
     let (listeners, public_url, private_url) = runtime.block_on(async {
-        let bind = |address| async move { Listener::bind(address).await.map_err(|error| CliError::said(error.to_string())) };
-        let public = bind(public_address).await?.with_tls(public_tls.clone()).with_trusted_proxies(Arc::clone(&trusted));
-        let private = bind(private_address).await?.with_tls(private_tls.clone()).with_trusted_proxies(trusted);
+        let bind = |flag: &'static str, address| async move {
+            let fix = "give another address, or stop what uses this one";
+            Listener::bind(address).await.map_err(|error| CliError::said(format!("{flag}: {error}; {fix}")))
+        };
+        let public = bind("--public", public_address).await?.with_tls(public_tls.clone()).with_trusted_proxies(Arc::clone(&trusted));
+        let private = bind("--private", private_address).await?.with_tls(private_tls.clone()).with_trusted_proxies(trusted);
         let url = |address: SocketAddr, tls: bool| format!("{}://{address}", if tls { "https" } else { "http" });
         let config = serving.config.load();
         let public_url = config.server.public_url.as_ref().map_or_else(|| url(public.local_addr(), public_tls.is_some()), ToString::to_string);

@@ -183,6 +183,9 @@ fn finish(app: &App, router: Router<App>) -> Router {
 
 /// The access log: route templates, never paths, queries, addresses or headers.
 async fn log(request: Request, next: Next) -> Response {
+    if !tracing::enabled!(tracing::Level::INFO) {
+        return next.run(request).await;
+    }
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
     let start = std::time::Instant::now();
