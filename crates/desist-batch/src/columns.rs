@@ -97,8 +97,8 @@ impl Columns {
     }
 
     /// Each of them.
-    pub fn iter(&self) -> std::slice::Iter<'_, Column> {
-        self.0.iter()
+    pub fn as_slice(&self) -> &[Column] {
+        &self.0
     }
 }
 

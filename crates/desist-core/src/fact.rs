@@ -192,6 +192,11 @@ pub enum AlarmKind {
     NotDurable,
 }
 
+impl AlarmKind {
+    /// Every kind.
+    pub const ALL: [Self; 1] = [Self::NotDurable];
+}
+
 /// An identifier as entries refer to it: `[row number, kind]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct IdRef(pub IdentifierNo, pub Kind);

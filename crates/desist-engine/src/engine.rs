@@ -289,7 +289,11 @@ impl Engine {
     pub fn open(mut options: Options) -> Result<(Self, bool), OpenError> {
         let mut store = (options.open_store)()?;
         let readers = store.readers();
-        let stored = read_identity(readers.as_ref())?;
+        let mut stored = None;
+        readers.read(&mut |read| {
+            stored = read_identity(read)?;
+            Ok(())
+        })?;
         if let Some(identity) = &stored
             && let Some(given) = options.business.take_if(|given| *given != identity.business)
         {
@@ -490,12 +494,11 @@ impl Engine {
         }
         if !new.is_empty() {
             self.submit_blocking(Lane::Interactive, move |ctx| {
-                let mut bit = FIRST_DECLARED_BIT + ctx.write.purposes()?.len() as u32;
-                for (name, model) in &new {
+                let free = FIRST_DECLARED_BIT + ctx.write.purposes()?.len() as u32;
+                for (bit, (name, model)) in (free..).zip(&new) {
                     let digest = Digest(Sha256::digest(name).into());
                     ctx.batch.emit(ctx.write, Fact::PurposeDeclared { bit, name: digest, model: *model })?;
                     ctx.write.put_purpose(bit, name, *model)?;
-                    bit += 1;
                 }
                 ctx.purposes_changed = true;
                 Ok(Ok(()))
@@ -554,21 +557,16 @@ struct Identity {
     fingerprints: [[u8; 32]; 2],
 }
 
-fn read_identity(readers: &dyn Readers) -> Result<Option<Identity>, StoreError> {
-    let mut identity = None;
-    readers.read(&mut |read| {
-        let Some(business) = read.meta("business")? else { return Ok(()) };
-        let text = |bytes: Option<Vec<u8>>, name: &str| {
-            bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| StoreError::Damaged(format!("meta: {name}")))
-        };
-        let mut fingerprint = |name: &str| {
-            read.meta(name)?.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| StoreError::Damaged(format!("meta: {name}")))
-        };
-        let fingerprints = [fingerprint("pepper_fingerprint")?, fingerprint("master_fingerprint")?];
-        identity = Some(Identity { business: text(Some(business), "business")?, origin: text(read.meta("origin")?, "origin")?, fingerprints });
-        Ok(())
-    })?;
-    Ok(identity)
+fn read_identity(read: &mut dyn Read) -> Result<Option<Identity>, StoreError> {
+    let Some(business) = read.meta("business")? else { return Ok(None) };
+    let text = |bytes: Option<Vec<u8>>, name: &str| {
+        bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| StoreError::Damaged(format!("meta: {name}")))
+    };
+    let mut fingerprint = |name: &str| {
+        read.meta(name)?.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| StoreError::Damaged(format!("meta: {name}")))
+    };
+    let fingerprints = [fingerprint("pepper_fingerprint")?, fingerprint("master_fingerprint")?];
+    Ok(Some(Identity { business: text(Some(business), "business")?, origin: text(read.meta("origin")?, "origin")?, fingerprints }))
 }
 
 /// The first transaction of a store: who it belongs to, the log's name, its first entry.
@@ -600,6 +598,11 @@ pub(crate) fn read_settings(readers: &dyn Readers) -> Result<(KeyTable, Purposes
         Ok(())
     })?;
     settings.ok_or_else(|| StoreError::Database("the settings were not read".into()))
+}
+
+/// The fingerprints of the secret files that the store was written with.
+pub fn fingerprints(read: &mut dyn Read) -> Result<Option<[[u8; 32]; 2]>, StoreError> {
+    Ok(read_identity(read)?.map(|identity| identity.fingerprints))
 }
 
 /// The index as of the last stop with what came after, or anew from the store.

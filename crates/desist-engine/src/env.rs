@@ -20,12 +20,13 @@ pub fn random<const N: usize>(env: &dyn Env) -> [u8; N] {
 pub struct System;
 
 impl Env for System {
-    #[expect(clippy::disallowed_methods, reason = "the one place where clock and entropy are read")]
+    #[expect(clippy::disallowed_methods, reason = "the one place where the clock is read")]
     fn now_ms(&self) -> i64 {
         let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         since.map_or(0, |since| since.as_millis() as i64)
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the one place where randomness is read")]
     fn fill(&self, bytes: &mut [u8]) {
         // Without randomness no key, code or salt is safe: stopping is the only right answer.
         getrandom::fill(bytes).expect("the kernel's random source answers");

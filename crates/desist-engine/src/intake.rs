@@ -4,7 +4,7 @@ use desist_core::calendar::{CCPA_BUSINESS_DAYS, deadlines};
 use desist_core::decision::Context;
 use desist_core::fact::{Actor, Channel, Digest, Fact, RequestId, RequestKind};
 use desist_core::limits::CONFIRM_SECONDS_MAX;
-use desist_core::mark::SubjectNo;
+use desist_core::mark::{Class, SubjectNo};
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::{Named, OptInTarget, OptOut, Recorded};
 use desist_store::{ImportRow, Owner, Remembered, RequestRow, Status, StoreError};
@@ -277,7 +277,8 @@ pub fn import(ctx: &mut Ctx<'_>, chunk: &ImportChunk) -> Outcome<ImportProgress>
         let mut known = true;
         for one in named {
             known &= match ctx.batch.find(ctx.write, &one.key)? {
-                Some(no) => ctx.batch.graph().identifier(ctx.write, no)?.is_some_and(|row| row.line.denied().contains(chunk.purposes)),
+                // What an API client can end is not enough: the file's word stays when that one goes.
+                Some(no) => ctx.batch.graph().identifier(ctx.write, no)?.is_some_and(|row| row.line.without_api_but(Class::Business).denied().contains(chunk.purposes)),
                 None => false,
             };
         }

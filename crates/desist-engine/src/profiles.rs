@@ -1,11 +1,12 @@
 //! Campaign profiles: subjects with attributes in the vault.
 
 use desist_core::fact::{Actor, Channel, Fact, RequestKind};
+use desist_core::identifier::Identifier;
 use desist_core::mark::SubjectNo;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::{ApiOptIn, Named};
 use desist_core::fact::Refusal as OptInRefusal;
-use desist_store::{Owner, ProfileRow, Read, StoreError};
+use desist_store::{Owner, ProfileRow, Read, Sealed, StoreError};
 use zeroize::Zeroizing;
 
 use crate::engine::{Ctx, Refusal, Shared};
@@ -32,7 +33,7 @@ pub struct Profile {
 #[derive(Clone)]
 pub struct NewProfile {
     /// Its generated key.
-    pub pkey: Named,
+    pub pkey: Identifier,
     /// Its attributes.
     pub attributes: Vec<u8>,
     /// The identifiers among them.
@@ -68,6 +69,8 @@ pub struct Wish {
     pub opt_out: Option<bool>,
     /// Whether it was the change's only member.
     pub alone: bool,
+    /// Whether a `false` that is refused refuses all of the change.
+    pub all_or_nothing: bool,
     /// Evidence of an opt-out, for the vault.
     pub evidence: Vec<u8>,
     /// Which key.
@@ -83,23 +86,48 @@ pub struct Changed {
     pub refused: Option<OptInRefusal>,
 }
 
-/// The subject behind a profile's key.
-fn find(read: &mut dyn Read, pkey: &Named) -> Result<Option<SubjectNo>, StoreError> {
-    match read.find(&pkey.key)? {
-        Some(no) => Ok(read.holders(no)?.first().copied()),
-        None => Ok(None),
+/// A profile's rows, opened.
+struct Found {
+    subject: SubjectNo,
+    row: ProfileRow,
+    sealed: Sealed,
+    attributes: Zeroizing<Vec<u8>>,
+}
+
+/// What the vault keeps of a profile: the digest of its own key, then its attributes. Links can make
+/// others hold the key too, so that holding it does not tell whose it is.
+fn with_key(pkey: &Identifier, attributes: &[u8]) -> Zeroizing<Vec<u8>> {
+    Zeroizing::new([&pkey.digest, attributes].concat())
+}
+
+/// The profile that a key was given to, among those who hold it.
+fn find(read: &mut dyn Read, shared: &Shared, pkey: &Identifier, holders: &[SubjectNo]) -> Outcome<Found> {
+    let mut refusal = Refusal::NotFound;
+    for subject in holders.iter().copied() {
+        let owner = Owner::Profile(subject);
+        let (Some(row), Some(sealed)) = (read.profile(subject)?, read.vault_get(owner)?) else { continue };
+        match shared.vault.open(owner, &sealed) {
+            Ok(plain) => {
+                if let Some(attributes) = plain.strip_prefix(&pkey.digest) {
+                    let attributes = Zeroizing::new(attributes.to_vec());
+                    return Ok(Ok(Found { subject, row, sealed, attributes }));
+                }
+            }
+            Err(error) => refusal = error.into(),
+        }
     }
+    Ok(Err(refusal))
 }
 
 /// Reads a profile.
-pub fn get(read: &mut dyn Read, shared: &Shared, pkey: &Named) -> Outcome<Profile> {
-    let Some(subject) = find(read, pkey)? else { return Ok(Err(Refusal::NotFound)) };
-    let Some(row) = read.profile(subject)? else { return Ok(Err(Refusal::NotFound)) };
-    let owner = Owner::Profile(subject);
-    let Some(sealed) = read.vault_get(owner)? else { return Ok(Err(Refusal::NotFound)) };
-    let attributes = match shared.vault.open(owner, &sealed) {
-        Ok(attributes) => attributes,
-        Err(error) => return Ok(Err(error.into())),
+pub fn get(read: &mut dyn Read, shared: &Shared, pkey: &Identifier) -> Outcome<Profile> {
+    let holders = match read.find(&shared.lookup.key_of(pkey))? {
+        Some(no) => read.holders(no)?,
+        None => Vec::new(),
+    };
+    let Found { subject, row, attributes, .. } = match find(read, shared, pkey, &holders)? {
+        Ok(found) => found,
+        Err(refusal) => return Ok(Err(refusal)),
     };
     let mut graph = desist_core::graph::Graph::default();
     let opted_out = graph.subject_denied(read, subject)?.contains(PurposeSet::SALE);
@@ -120,11 +148,11 @@ pub fn create(ctx: &mut Ctx<'_>, new: &NewProfile) -> Outcome<Option<Accepted>> 
     let subject = ctx.batch.new_subject();
     let by = new.by;
     ctx.batch.emit(ctx.write, Fact::ProfileCreated { subject, by })?;
-    let mut held = vec![new.pkey];
+    let mut held = vec![Named { kind: new.pkey.kind, key: ctx.shared.lookup.key_of(&new.pkey) }];
     held.extend(&new.identifiers);
     ctx.batch.hold_exactly(ctx.write, subject, &[], &held, by)?;
     let owner = Owner::Profile(subject);
-    let sealed = ctx.shared.vault.seal(owner, &new.attributes, ctx.shared.env.as_ref());
+    let sealed = ctx.shared.vault.seal(owner, &with_key(&new.pkey, &new.attributes), ctx.shared.env.as_ref());
     ctx.write.vault_put(owner, &sealed)?;
     ctx.write.put_profile(subject, &ProfileRow { created_ms: ctx.now_ms, modified_ms: ctx.now_ms, opt_out_ended_ms: None })?;
     if !new.opt_out {
@@ -134,21 +162,20 @@ pub fn create(ctx: &mut Ctx<'_>, new: &NewProfile) -> Outcome<Option<Accepted>> 
 }
 
 /// Changes a profile. `merge` gets the present attributes and may refuse.
-pub fn change(ctx: &mut Ctx<'_>, pkey: &Named, wish: &Wish, merge: &mut dyn FnMut(&[u8]) -> Option<Merged>, own: bool) -> Outcome<Changed> {
-    let Some(subject) = find_in_batch(ctx, pkey)? else { return Ok(Err(Refusal::NotFound)) };
+pub fn change(ctx: &mut Ctx<'_>, pkey: &Identifier, wish: &Wish, merge: &mut dyn FnMut(&[u8]) -> Option<Merged>, own: bool) -> Outcome<Changed> {
+    let Found { subject, mut row, sealed, attributes } = match find_in_batch(ctx, pkey)? {
+        Ok(found) => found,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
     let owner = Owner::Profile(subject);
-    let (Some(mut row), Some(sealed)) = (ctx.write.profile(subject)?, ctx.write.vault_get(owner)?) else {
-        return Ok(Err(Refusal::NotFound));
-    };
-    let merged = match ctx.shared.vault.open(owner, &sealed) {
-        Ok(present) => match merge(&present) {
-            Some(merged) => merged,
-            None => return Ok(Err(Refusal::Profile)),
-        },
-        Err(error) => return Ok(Err(error.into())),
-    };
+    let Some(merged) = merge(&attributes) else { return Ok(Err(Refusal::Profile)) };
+    if wish.all_or_nothing && wish.opt_out == Some(false) && !wish.alone && would_be_denied(ctx, subject, &merged.new)? {
+        let reason = if own { OptInRefusal::WholeRecord } else { OptInRefusal::Policy };
+        ctx.batch.emit(ctx.write, Fact::OptInRefused { subject, purposes: PURPOSES, reason, by: wish.by })?;
+        return Ok(Ok(Changed { request: None, refused: Some(reason) }));
+    }
     if merged.changed {
-        match ctx.shared.vault.reseal(owner, &sealed, &merged.attributes, ctx.shared.env.as_ref()) {
+        match ctx.shared.vault.reseal(owner, &sealed, &with_key(pkey, &merged.attributes), ctx.shared.env.as_ref()) {
             Ok(sealed) => ctx.write.vault_put(owner, &sealed)?,
             Err(error) => return Ok(Err(error.into())),
         }
@@ -180,23 +207,38 @@ pub fn change(ctx: &mut Ctx<'_>, pkey: &Named, wish: &Wish, merge: &mut dyn FnMu
 }
 
 /// Deletes a profile: its data goes, its suppression stays.
-pub fn delete(ctx: &mut Ctx<'_>, pkey: &Named, by: Actor) -> Outcome<()> {
-    let Some(subject) = find_in_batch(ctx, pkey)? else { return Ok(Err(Refusal::NotFound)) };
-    if ctx.write.profile(subject)?.is_none() {
-        return Ok(Err(Refusal::NotFound));
-    }
+pub fn delete(ctx: &mut Ctx<'_>, pkey: &Identifier, by: Actor) -> Outcome<()> {
+    let subject = match find_in_batch(ctx, pkey)? {
+        Ok(found) => found.subject,
+        Err(refusal) => return Ok(Err(refusal)),
+    };
     ctx.batch.delete_profile(ctx.write, subject, by)?;
     ctx.write.vault_shred(Owner::Profile(subject))?;
     ctx.write.delete_profile(subject)?;
     Ok(Ok(()))
 }
 
-/// The subject behind a key as of this point in the batch.
-fn find_in_batch(ctx: &mut Ctx<'_>, pkey: &Named) -> Result<Option<SubjectNo>, StoreError> {
-    match ctx.batch.find(ctx.write, &pkey.key)? {
-        Some(no) => Ok(ctx.batch.graph().holders(ctx.write, no)?.first().copied()),
-        None => Ok(None),
+/// The profile that a key was given to, as of this point in the batch.
+fn find_in_batch(ctx: &mut Ctx<'_>, pkey: &Identifier) -> Outcome<Found> {
+    let holders = match ctx.batch.find(ctx.write, &ctx.shared.lookup.key_of(pkey))? {
+        Some(no) => ctx.batch.graph().holders(ctx.write, no)?,
+        None => Vec::new(),
+    };
+    find(ctx.write, ctx.shared, pkey, &holders)
+}
+
+/// Whether the profile is opted out, or becomes so by the identifiers that it is about to hold.
+fn would_be_denied(ctx: &mut Ctx<'_>, subject: SubjectNo, new: &[Named]) -> Result<bool, StoreError> {
+    let mut denied = ctx.batch.graph().subject_denied(ctx.write, subject)?;
+    for one in new {
+        if let Some(no) = ctx.batch.find(ctx.write, &one.key)?
+            && let Some(row) = ctx.batch.graph().identifier(ctx.write, no)?
+            && !row.shared
+        {
+            denied = denied.union(row.line.denied());
+        }
     }
+    Ok(denied.intersects(PURPOSES))
 }
 
 fn opt_out(ctx: &mut Ctx<'_>, subject: SubjectNo, email: Option<Named>, evidence: Vec<u8>, by: Actor) -> Outcome<Accepted> {

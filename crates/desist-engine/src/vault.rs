@@ -4,9 +4,11 @@
 //! with the owner as associated data, so that rows cannot be swapped. Removing a row removes the
 //! only copy of its data key.
 
+use std::collections::BTreeSet;
+
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use desist_core::fact::Digest;
-use desist_store::{Owner, Sealed};
+use desist_core::fact::{Digest, Entry, Fact};
+use desist_store::{Owner, Read, Sealed, StoreError};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
@@ -67,6 +69,46 @@ pub fn commit(evidence: &[u8], env: &dyn Env) -> (Vec<u8>, Digest) {
 pub fn commitment(salted: &[u8]) -> Digest {
     Digest(Sha256::new().chain_update(b"desist/evidence/v1\0").chain_update(salted).finalize().into())
 }
+
+/// Opens everything that the log says the vault holds: each profile's data, and each request's
+/// evidence, which must be what the log committed to. Returns what does not fit, in sentences that
+/// name rows and never people. Evidence that was erased is no problem: its commitment stays.
+pub fn check(read: &mut dyn Read, vault: &Vault) -> Result<Vec<String>, StoreError> {
+    let (mut problems, mut profiles, mut from) = (Vec::new(), BTreeSet::new(), 1);
+    let upto = read.coordinator()?.counters.entries;
+    while from <= upto {
+        let to = (from + CHECK_CHUNK).min(upto + 1);
+        for (seq, bytes) in read.entries(from..to)? {
+            // What is not an entry is named by the check of the log.
+            match Entry::decode(&bytes).map(|entry| entry.fact) {
+                Ok(Fact::OptedOut { request, evidence: Some(digest), .. }) => {
+                    let owner = Owner::Request(request);
+                    if let Some(sealed) = read.vault_get(owner)?
+                        && !vault.open(owner, &sealed).is_ok_and(|salted| commitment(&salted) == digest)
+                    {
+                        problems.push(format!("vault: the evidence of request {request} is not what entry {seq} committed to"));
+                    }
+                }
+                Ok(Fact::ProfileCreated { subject, .. }) => drop(profiles.insert(subject)),
+                Ok(Fact::ProfileDeleted { subject, .. }) => drop(profiles.remove(&subject)),
+                _ => {}
+            }
+        }
+        from = to;
+    }
+    for subject in profiles {
+        let owner = Owner::Profile(subject);
+        if let Some(sealed) = read.vault_get(owner)?
+            && vault.open(owner, &sealed).is_err()
+        {
+            problems.push(format!("vault: the data of the profile that is subject {} does not open", subject.0));
+        }
+    }
+    Ok(problems)
+}
+
+/// Entries read at a time: a few MiB.
+const CHECK_CHUNK: u64 = 10_000;
 
 fn aead_key(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM_SIV, key).expect("the key has 32 bytes"))

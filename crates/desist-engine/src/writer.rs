@@ -107,8 +107,8 @@ impl Writer {
                     committed.settings_changed = ctx.keys_changed || ctx.purposes_changed;
                     let changes = desist_store::commit(write, &mut batch)?;
                     committed.upto = batch.counters.entries;
-                    let changed = changes.identifiers.iter().map(|(no, _, verdict)| (*no, *verdict));
-                    for (no, verdict) in changed.chain(changes.verdicts.iter().copied()) {
+                    let own = changes.identifiers.iter().map(|(no, _, verdict)| (*no, *verdict));
+                    for (no, verdict) in own.chain(changes.verdicts.iter().copied()) {
                         let (key, ..) = write.verdict_of(no)?.ok_or_else(|| StoreError::Damaged(format!("identifier {} has no row", no.0)))?;
                         committed.verdicts.push((key, verdict));
                     }

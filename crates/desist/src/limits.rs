@@ -53,4 +53,4 @@ pub const BODY_BYTES_MAX: usize = 8 << 20;
 /// Longest `Idempotency-Key`: a UUID has 36.
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Time for one request, upload included. A write waits for one or two commits, at most seconds.
-pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);

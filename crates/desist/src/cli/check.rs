@@ -1,6 +1,10 @@
 //! `desist check`.
 
 use clap::Args;
+use desist_engine::engine::fingerprints;
+use desist_engine::env::System;
+use desist_engine::secrets::Secrets;
+use desist_engine::vault::{self, Vault};
 use desist_store::Readers as _;
 use desist_store::sqlite::SqliteReaders;
 
@@ -41,6 +45,13 @@ pub fn run(args: &CheckArgs) -> Result<Finding, CliError> {
                 bar.set_length(all);
                 bar.set_position(done);
             })?);
+            if let Some(expected) = fingerprints(read)? {
+                let keys = args.store.keys.clone().unwrap_or_else(|| args.store.data.join("keys"));
+                match Secrets::open(&keys, Some(&expected), &System) {
+                    Ok(secrets) => found.extend(vault::check(read, &Vault::new(&secrets.master))?),
+                    Err(error) => found.push(format!("the vault was not opened: {error}")),
+                }
+            }
             Ok(())
         })?;
         bar.finish_and_clear();

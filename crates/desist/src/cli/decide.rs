@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::connect::Local;
 use super::opt_out::identifier;
 use super::{CliError, Finding, OutputArgs, StoreArgs, print_json, say};
+use crate::web::word;
 use crate::web::decisions::{ContextInput, DecisionAnswer, DecisionBody};
 
 /// `desist decide`
@@ -23,8 +24,8 @@ pub struct DecideArgs {
     /// The consumer's request carries a Global Privacy Control signal.
     #[arg(long)]
     gpc: bool,
-    /// under_13, 13_15, 16_17 or 18_plus.
-    #[arg(long, value_name = "BAND")]
+    /// What is known of the consumer's age.
+    #[arg(long, value_name = "under_13|13_15|16_17|18_plus")]
     age_band: Option<String>,
     #[command(flatten)]
     store: StoreArgs,
@@ -48,9 +49,7 @@ pub fn run(args: DecideArgs) -> Result<Finding, CliError> {
     if args.output.json {
         print_json(&answer)?;
     } else {
-        let word = |value: Value| value.as_str().unwrap_or_default().to_owned();
-        let (decision, reason) = (serde_json::to_value(answer.decision), serde_json::to_value(answer.reason));
-        say(&format!("{} ({})", word(decision.unwrap_or_default()), word(reason.unwrap_or_default())));
+        say(&format!("{} ({})", word(answer.decision), word(answer.reason)));
     }
     Ok(if answer.decision == Decision::Allow { Finding::Yes } else { Finding::No })
 }

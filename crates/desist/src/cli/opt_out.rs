@@ -8,6 +8,7 @@ use desist_core::identifier::Kind;
 use super::connect::Local;
 use super::{CliError, Finding, OutputArgs, StoreArgs, print_json, say};
 use crate::web::people::IdentifierInput;
+use crate::web::word;
 use crate::web::requests::{AgentInput, RequestAnswer, RequestBody};
 
 /// `desist opt-out`
@@ -23,7 +24,7 @@ pub struct OptOutArgs {
     /// For what [default: all that the request is about].
     #[arg(long = "purpose", value_name = "PURPOSE")]
     purposes: Vec<String>,
-    /// Where it came in: form, toggle, agent, drop, phone, mail, in_person, operator...
+    /// Where it came in, such as agent, phone, mail or operator.
     #[arg(long, default_value = "operator")]
     channel: String,
     /// When the consumer acted (RFC 3339) [default: now]; the deadline runs from it.
@@ -50,7 +51,7 @@ pub fn identifier(text: &str) -> Result<IdentifierInput, CliError> {
 
 pub fn run(args: OptOutArgs) -> Result<Finding, CliError> {
     let channel: Channel = serde_json::from_value(args.channel.into()).map_err(|_| {
-        let known: Vec<_> = Channel::ALL.iter().filter_map(|channel| serde_json::to_value(channel).ok()?.as_str().map(str::to_owned)).collect();
+        let known: Vec<_> = Channel::ALL.iter().map(word).collect();
         CliError::said(format!("--channel: not a channel; use one of: {}", known.join(", ")))
     })?;
     let body = RequestBody {

@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,7 +26,7 @@ use crate::net::{Listener, Tls, Trusted, serve_unix};
 use crate::web::{self, App};
 
 /// How often the count of stateless signals goes into the log; also at a stop and each new day.
-const SIGNALS_EVERY: Duration = Duration::from_secs(24 * 3600);
+const SIGNALS_EVERY: Duration = Duration::from_hours(24);
 
 /// `desist serve`
 #[derive(Debug, Args)]
@@ -106,7 +106,7 @@ impl ServeArgs {
         server.private_tls = tls(&self.private_tls_cert, &self.private_tls_key).or(server.private_tls.take());
         server.insecure_private |= self.insecure_private;
         if let Some(error) = config.insecure_private_error() {
-            return Err(error.into());
+            return Err(if self.private.is_some() { CliError::said(format!("--private: {}", error.problem)) } else { error.into() });
         }
         Ok(config)
     }
@@ -192,10 +192,12 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
     let (public_address, private_address) = (config.server.public, config.server.private);
     let socket = data.join(SOCKET);
     let (stop, stopping) = watch::channel(false);
+    // What hrefs start with when the configuration does not say.
+    let own_url = Arc::new(OnceLock::new());
 
     let reload = {
-        let (trusted, public_tls, private_tls) = (Arc::clone(&trusted), public_tls.clone(), private_tls.clone());
-        Arc::new(move |app: &App| reload(app, &args, &trusted, public_tls.as_deref(), private_tls.as_deref()))
+        let (trusted, public_tls, private_tls, own) = (Arc::clone(&trusted), public_tls.clone(), private_tls.clone(), Arc::clone(&own_url));
+        Arc::new(move |app: &App| reload(app, &args, &trusted, public_tls.as_deref(), private_tls.as_deref(), own.get()))
     };
     let app = App::new(engine, config, true, reload);
     let serving = app.clone();
@@ -209,7 +211,8 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
         let url = |address: SocketAddr, tls: bool| format!("{}://{address}", if tls { "https" } else { "http" });
         let config = serving.config.load();
         let public_url = config.server.public_url.as_ref().map_or_else(|| url(public.local_addr(), public_tls.is_some()), ToString::to_string);
-        let private_url = config.server.private_url.as_ref().map_or_else(|| url(private.local_addr(), private_tls.is_some()), ToString::to_string);
+        let own = own_url.get_or_init(|| url(private.local_addr(), private_tls.is_some()));
+        let private_url = config.server.private_url.as_ref().map_or_else(|| own.clone(), ToString::to_string);
         serving.private_base.store(Arc::new(private_url.clone()));
         // The lock on the directory is ours, so a socket that is there belongs to a server that died.
         let _ = std::fs::remove_file(&socket);
@@ -260,7 +263,7 @@ fn first_start(engine: &Engine, args: &StoreArgs) -> Result<PathBuf, CliError> {
 }
 
 /// Everything is read and checked before anything is taken over.
-fn reload(app: &App, args: &ServeArgs, trusted: &Trusted, public_tls: Option<&Tls>, private_tls: Option<&Tls>) -> Result<(), String> {
+fn reload(app: &App, args: &ServeArgs, trusted: &Trusted, public_tls: Option<&Tls>, private_tls: Option<&Tls>, own_url: Option<&String>) -> Result<(), String> {
     let new = args.apply(config(&args.store).map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
     let old = app.config.load_full();
     for (name, was, is) in [("server.public", old.server.public, new.server.public), ("server.private", old.server.private, new.server.private)] {
@@ -279,8 +282,8 @@ fn reload(app: &App, args: &ServeArgs, trusted: &Trusted, public_tls: Option<&Tl
             tls.replace(config);
         }
     }
-    if let Some(url) = &new.server.private_url {
-        app.private_base.store(Arc::new(url.to_string()));
+    if let Some(url) = new.server.private_url.as_ref().map(ToString::to_string).or_else(|| own_url.cloned()) {
+        app.private_base.store(Arc::new(url));
     }
     trusted.store(Arc::new(new.server.trusted_proxies.clone()));
     app.configure(new);

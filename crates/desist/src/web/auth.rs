@@ -7,7 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use desist_core::fact::{Actor, Role};
 use desist_engine::engine::may;
 
-use super::App;
+use super::{App, word};
 use super::problem::Problem;
 
 /// Who sent the request.
@@ -28,8 +28,7 @@ impl Caller {
         if may(self.role, role) {
             return Ok(self);
         }
-        let needed = serde_json::to_value(role).ok().and_then(|role| role.as_str().map(str::to_owned)).unwrap_or_default();
-        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", format!("this key's role does not allow it; use a key with the role {needed:?}")))
+        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", format!("this key's role does not allow it; use a key with the role {:?}", word(role))))
     }
 }
 

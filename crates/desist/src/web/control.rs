@@ -8,13 +8,16 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use desist_core::fact::Role;
+use desist_core::limits::CLOCK_SKEW_SECONDS_MAX;
 use desist_core::purpose::PurposeSet;
+use desist_core::rules::Refused;
+use desist_engine::engine::Refusal;
 use desist_engine::intake::{self, ImportChunk, ImportProgress};
 use desist_engine::queue::Lane;
 use desist_engine::secrets::{canonical_code, hash};
 use serde::{Deserialize, Serialize};
 
-use super::App;
+use super::{App, word};
 use super::auth::Caller;
 use super::json::parse;
 use super::people::{IdentifierInput, named, purposes};
@@ -69,6 +72,10 @@ pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>
         Some(text) => Some(text.parse::<jiff::Timestamp>().map_err(|_| Problem::invalid("/received_at", "not a time; write it as in 2026-11-20T17:40:00Z"))?.as_second()),
         None => None,
     };
+    // Also where nobody is named or it is a dry run, for which nothing else would say it.
+    if acted_at.is_some_and(|at| at > app.engine.shared().env.now_ms().div_euclid(1000) + CLOCK_SKEW_SECONDS_MAX) {
+        return Err(Refusal::from(Refused::Future).into());
+    }
     let purposes: PurposeSet = purposes(&app, &body.purposes, "/purposes")?;
     let (mut people, mut refused) = (Vec::with_capacity(body.rows.len()), Vec::new());
     for (place, row) in body.rows.iter().enumerate() {
@@ -133,10 +140,7 @@ pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>
     let (totals, unreached, entries) = app
         .read(|read| Ok((read.totals()?, read.unreached(UNREACHED_SHOWN_MAX)?, read.coordinator()?.counters.entries)))
         .await?;
-    let alarm = |(kind, since)| {
-        let name = serde_json::to_value(kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
-        (name, rfc3339(since))
-    };
+    let alarm = |(kind, since)| (word(kind), rfc3339(since));
     Ok(Json(StatusAnswer {
         business: app.engine.business().to_owned(),
         origin: app.engine.origin().to_owned(),

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use desist_core::fact::AlarmKind;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
@@ -14,7 +15,7 @@ use prometheus_client::registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::App;
+use super::{App, word};
 use super::problem::Problem;
 use crate::net::Client;
 
@@ -86,10 +87,9 @@ pub async fn metrics(State(app): State<App>) -> Response {
     gauge("waiting_bulk", "Commands that wait behind them", bulk as i64);
     let alarms = Family::<AlarmLabels, Gauge>::default();
     let standing = app.engine.alarms();
-    for kind in [desist_core::fact::AlarmKind::NotDurable] {
-        let name = serde_json::to_value(kind).ok().and_then(|kind| kind.as_str().map(str::to_owned)).unwrap_or_default();
+    for kind in AlarmKind::ALL {
         let stands = standing.iter().any(|(alarm, _)| *alarm == kind);
-        alarms.get_or_create(&AlarmLabels { kind: name, destination: String::new() }).set(i64::from(stands));
+        alarms.get_or_create(&AlarmLabels { kind: word(kind), destination: String::new() }).set(i64::from(stands));
     }
     registry.register("alarm", "Alarms that stand: 1", alarms);
     let mut text = String::new();

@@ -105,7 +105,7 @@ pub async fn lookup(State(app): State<App>, Extension(caller): Extension<Caller>
     caller.needs(Role::Reader)?;
     let named = named(&app, &parse::<IdentifiersBody>(&body)?.identifiers, "/identifiers")?;
     let purposes = app.engine.shared().purposes.load_full();
-    let names = move |set| purposes.names(set).into_iter().map(str::to_owned).collect::<Vec<_>>();
+    let words = move |set| purposes.names(set).into_iter().map(str::to_owned).collect::<Vec<_>>();
     let identifiers = app
         .read(move |read| {
             let mut graph = Graph::default();
@@ -118,13 +118,13 @@ pub async fn lookup(State(app): State<App>, Extension(caller): Extension<Caller>
                     view.known = true;
                     view.shared = row.shared;
                     let verdict = graph.verdict(read, no)?;
-                    (view.denied, view.linked, view.opted_in) = (names(verdict.denied), names(verdict.linked), names(verdict.opted_in));
+                    (view.denied, view.linked, view.opted_in) = (words(verdict.denied), words(verdict.linked), words(verdict.opted_in));
                     for subject in read.holders(no)?.into_iter().take(SUBJECTS_SHOWN_MAX) {
                         let mut holds = Vec::new();
                         for held in graph.held(read, subject)? {
                             holds.extend(graph.identifier(read, held)?.map(|row| row.kind));
                         }
-                        let denied = names(graph.subject_denied(read, subject)?);
+                        let denied = words(graph.subject_denied(read, subject)?);
                         view.subjects.push(SubjectView { profile: read.profile(subject)?.is_some(), holds, denied });
                     }
                 }

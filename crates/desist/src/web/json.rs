@@ -34,8 +34,14 @@ fn problem(error: &serde_json::Error, path: &Path, body: &[u8]) -> Problem {
     let mut pointer = String::new();
     for segment in path {
         match segment {
-            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
-            Segment::Map { key } if is_plain(key) => pointer.push_str(&format!("/{key}")),
+            Segment::Seq { index } => {
+                pointer.push('/');
+                pointer.push_str(&index.to_string());
+            },
+            Segment::Map { key } if is_plain(key) => {
+                pointer.push('/');
+                pointer.push_str(key);
+            },
             Segment::Enum { .. } | Segment::Unknown | Segment::Map { .. } => {}
         }
     }

@@ -98,6 +98,11 @@ impl App {
     }
 }
 
+/// The name of an enum's value on the wire.
+pub fn word(value: impl serde::Serialize) -> String {
+    serde_json::to_value(value).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
 /// The scope of a request's `Idempotency-Key`, if it has one.
 pub fn idempotency(app: &App, headers: &HeaderMap, caller: Caller, route: &str, body: &[u8]) -> Result<Option<Idempotency>, Problem> {
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };

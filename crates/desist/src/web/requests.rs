@@ -197,7 +197,7 @@ fn answer(app: &App, accepted: Accepted, status: &str) -> RequestAnswer {
 pub fn check(app: &App, body: &RequestBody, caller: Caller) -> Result<NewRequest, Problem> {
     let named = named(app, &body.identifiers, "/identifiers")?;
     let purposes = match (&body.purposes, body.kind) {
-        (Some(names), _) => purposes(app, names, "/purposes")?,
+        (Some(given), _) => purposes(app, given, "/purposes")?,
         (None, RequestKind::Limit) => PurposeSet::LIMIT_SENSITIVE,
         (None, RequestKind::OptOut | RequestKind::OptIn) => PurposeSet::OPT_OUT_DEFAULT,
     };

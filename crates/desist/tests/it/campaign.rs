@@ -237,10 +237,17 @@ fn the_documentations_requests_work_as_they_stand() {
 
 #[test]
 fn hrefs_start_with_the_configured_address() {
-    let directory = tempfile::tempdir().unwrap();
-    let server = Server::start_in(directory.path(), &["--private-url", "https://optout.example.com"]);
-    // The line on standard output is that address too; the port is not: ask the control socket's neighbour.
-    assert_eq!(server.private, "https://optout.example.com");
+    let (directory, server) = configured("");
+    std::fs::write(directory.path().join("desist.toml"), "[server]\nprivate_url = \"https://optout.example.com/x\"\n").unwrap();
+    let reload = server.run(&["reload"]);
+    assert!(reload.status.success(), "{reload:?}");
+    for root in ROOTS {
+        let made = server.post(&format!("/acme/campaign/{root}/profile/"), &json!({ "email": "rosa@example.org" })).json();
+        let href = format!("https://optout.example.com/x/acme/campaign/{root}/profile/{}", pkey(&made));
+        assert_eq!((&made["href"], &made["subscriptions"]["href"]), (&json!(href), &json!(format!("{href}/subscriptions/"))));
+        let answer = server.send("PATCH", &format!("/acme/campaign/{root}/profile/{}", pkey(&made)), b"{}", &[]);
+        assert_eq!(answer.json(), json!({ "PKey": pkey(&made), "href": href }));
+    }
 }
 
 /// One row of the contract's table of errors.

@@ -161,7 +161,7 @@ impl Site {
         let config = fill(
             &block("Caddy in front", "caddyfile"),
             &[
-                ("http_port 80\n", format!("http_port {}\n\tadmin off\n\tpersist_config off\n", free_port())),
+                ("http_port 80\n", format!("http_port {}\n\tadmin off\n", free_port())),
                 ("privacy.example.com:443", format!("privacy.example.com:{}", self.public)),
                 ("internal.example.com:8443", format!("internal.example.com:{}", self.private)),
                 ("203.0.113.10", "127.0.0.1".to_owned()),
@@ -360,6 +360,42 @@ fn the_service_starts_what_exists_and_reloads_it() {
 }
 
 #[test]
+fn a_reload_takes_all_of_a_file_or_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_in(directory.path(), &[]);
+    let file = directory.path().join("desist.toml");
+    let reload = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let output = server.run(&["reload"]);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let seen = || {
+        let profile = server.post("/acme/campaign/profileAndServicesExt/profile", &json!({ "email": "rosa@example.org" })).json();
+        let href = profile["href"].as_str().unwrap().split("/acme/").next().unwrap().to_owned();
+        let caller = server.send("GET", "/connection", b"", &[("x-forwarded-for", "203.0.113.77")]).json();
+        (href, caller["client_address"].as_str().unwrap().to_owned())
+    };
+    let pair = |href: &str, caller: &str| (href.to_owned(), caller.to_owned());
+    let first = pair(&server.private, "127.0.0.1");
+    assert_eq!(seen(), first);
+    assert_eq!(reload("[server]\nprivate_url = \"https://one.example\"\ntrusted_proxies = [\"127.0.0.1/32\"]\n"), (Some(0), String::new()));
+    let second = pair("https://one.example", "203.0.113.77");
+    assert_eq!(seen(), second);
+    for (bad, words) in [
+        ("[server]\nprivate_url = \"https://two.example\"\ntrusted_proxies = [\"all\"]\n", "desist.toml:3:"),
+        ("[server]\nprivate_url = \"https://two.example\"\n[server.public_tls]\ncert = \"a\"\nkey = \"a\"\n", "restart"),
+        ("[server]\nprivate = \"0.0.0.0:1\"\n", ""),
+    ] {
+        // The flags of this server go before the file, so the last one is no error.
+        let (code, said) = reload(bad);
+        assert!(words.is_empty() || (code == Some(2) && said.contains(words)), "{code:?} {said}");
+        assert_eq!(seen(), if words.is_empty() { first.clone() } else { second.clone() }, "{said}");
+    }
+    assert_eq!(reload(""), (Some(0), String::new()));
+    assert_eq!(seen(), first);
+}
+
+#[test]
 fn a_backup_and_the_keys_make_a_server_again() {
     let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let copy = first.path().join("copy.db");
@@ -421,9 +457,11 @@ fn a_wrong_business_or_directory_ends_with_2_and_the_fix() {
     std::fs::write(&file, "").unwrap();
     refuses(&file, &FREE, &[file.to_str().unwrap(), "--data"]);
     refuses(&file.join("below"), &FREE, &[file.to_str().unwrap(), "--data"]);
-    // A damaged database is named, never replaced.
-    std::fs::write(data.join("desist.db"), "not a database, but long enough to be taken for one".repeat(100)).unwrap();
-    refuses(data, &FREE, &["desist.db"]);
+    // A damaged database is never replaced.
+    let damaged = "not a database, but long enough to be taken for one".repeat(100);
+    std::fs::write(data.join("desist.db"), &damaged).unwrap();
+    refuses(data, &FREE, &["damaged", "desist check"]);
+    assert_eq!(std::fs::read_to_string(data.join("desist.db")).unwrap(), damaged);
 }
 
 #[test]
@@ -464,7 +502,7 @@ fn wrong_settings_end_with_2_and_the_fix() {
     }
     refuses(&data, &["--public-tls-cert", "a.crt"], &["--public-tls-key"]);
     for exposed in ["0.0.0.0:0", "[::]:0"] {
-        refuses(&data, &["--public", "127.0.0.1:0", "--private", exposed], &[exposed, "--insecure-private", "server.private_tls"]);
+        refuses(&data, &["--public", "127.0.0.1:0", "--private", exposed], &[&format!("desist: --private: {exposed}"), "--insecure-private", "server.private_tls"]);
     }
     // A port that is taken.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -16,8 +16,7 @@ fn dist(out: &Path) -> PathBuf {
 /// The README's main job: a server, a decision, an opt-out, the other decision.
 const JOB: &str = r#"
 set -euo pipefail
-! command -v cargo
-! command -v rustc
+for tool in cargo rustc; do if command -v "$tool"; then exit 1; fi; done
 cd "$1"
 sha256sum --check --strict ./*.sha256
 tar -xzf ./*.tar.gz

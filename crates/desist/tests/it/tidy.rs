@@ -36,8 +36,8 @@ const ALLOWS_MAX: usize = 8;
 /// Files that have to call the kernel without a safe wrapper.
 const UNSAFE_FILES: &[&str] = &["crates/desist-engine/src/index/huge.rs"];
 /// Lines in a source file, tests within it included. The longest that is one subject (the contract
-/// of the store) has 800; a longer file is two subjects.
-const FILE_LINES_MAX: usize = 900;
+/// of the store) has 880; a longer file is two subjects.
+const FILE_LINES_MAX: usize = 1000;
 /// Files that are longer, and why they are still one subject.
 const LONG_FILES: &[(&str, &str)] = &[];
 /// Characters of a line that are not in a text literal. Signatures of the rules reach 210; a text for
@@ -59,7 +59,10 @@ fn the_pure_crates_stay_pure() {
 
 #[test]
 fn every_dependency_has_a_reason() {
-    report("add or remove the row between the `dependencies` marks of ARCHITECTURE.md", &dependency_table(&metadata(), &read("ARCHITECTURE.md")));
+    report(
+        "add or remove the row between the `dependencies` marks of ARCHITECTURE.md",
+        &dependency_table(&metadata(), &read("ARCHITECTURE.md")),
+    );
 }
 
 #[test]
@@ -105,7 +108,10 @@ fn nothing_of_a_machine_is_in_the_project() {
 #[test]
 fn the_licence_is_there() {
     let licence = std::fs::read_to_string(root().join("LICENSE")).unwrap_or_default();
-    report("put the text of the Apache License 2.0 into LICENSE, and `license.workspace = true` into each Cargo.toml", &own_licence(&metadata(), &licence));
+    report(
+        "put the text of the Apache License 2.0 into LICENSE, and `license.workspace = true` into each Cargo.toml",
+        &own_licence(&metadata(), &licence),
+    );
 }
 
 #[test]
@@ -157,7 +163,9 @@ fn metadata() -> Value {
 fn tracked() -> Vec<(String, String)> {
     let listed = Command::new("git").args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(root()).output();
     let mut paths: Vec<String> = match listed {
-        Ok(output) if output.status.success() => String::from_utf8_lossy(&output.stdout).split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect(),
+        Ok(output) if output.status.success() => {
+            String::from_utf8_lossy(&output.stdout).split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect()
+        }
         // A copy without its history.
         _ => walk(&root(), ""),
     };
@@ -227,10 +235,14 @@ fn arrows(metadata: &Value) -> Vec<String> {
 fn layers(metadata: &Value) -> Vec<String> {
     let mut found = Vec::new();
     let nodes: BTreeMap<&str, &Value> = list(&metadata["resolve"]["nodes"]).iter().map(|node| (text(&node["id"]), node)).collect();
-    let names: BTreeMap<&str, &str> = list(&metadata["packages"]).iter().map(|package| (text(&package["id"]), text(&package["name"]))).collect();
+    let names: BTreeMap<&str, &str> =
+        list(&metadata["packages"]).iter().map(|package| (text(&package["id"]), text(&package["name"]))).collect();
     for package in members(metadata) {
         let name = text(&package["name"]);
-        let direct = list(&package["dependencies"]).iter().filter(|dependency| dependency["kind"] != "dev").map(|dependency| text(&dependency["name"]));
+        let direct = list(&package["dependencies"])
+            .iter()
+            .filter(|dependency| dependency["kind"] != "dev")
+            .map(|dependency| text(&dependency["name"]));
         let edge = EDGES.iter().filter(|(layer, _)| *layer == name).flat_map(|(_, banned)| *banned);
         let random = RANDOM.iter().filter(|_| PURE.contains(&name));
         let banned: BTreeSet<&str> = edge.chain(random).copied().collect();
@@ -267,9 +279,13 @@ fn dependency_table(metadata: &Value, architecture: &str) -> Vec<String> {
         }
     }
     // A test dependency that the crate itself uses too needs one reason.
-    let unneeded: Vec<_> = used.iter().filter(|(name, user, dev)| *dev && used.contains(&(name.clone(), user.clone(), false))).cloned().collect();
+    let unneeded: Vec<_> =
+        used.iter().filter(|(name, user, dev)| *dev && used.contains(&(name.clone(), user.clone(), false))).cloned().collect();
     used.retain(|one| !unneeded.contains(one));
-    let table = architecture.split_once("<!-- dependencies -->").and_then(|(_, rest)| rest.split_once("<!-- end -->")).map_or("", |(table, _)| table);
+    let table = architecture
+        .split_once("<!-- dependencies -->")
+        .and_then(|(_, rest)| rest.split_once("<!-- end -->"))
+        .map_or("", |(table, _)| table);
     let (mut told, mut found) = (BTreeSet::<Use>::new(), Vec::new());
     for row in table.lines().filter(|line| line.starts_with("| `")) {
         let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
@@ -351,19 +367,28 @@ fn is_allowed(expression: &str, allowed: &BTreeSet<String>) -> bool {
 }
 
 fn allows(manifest: &str) -> Vec<String> {
-    let lints = manifest.lines().skip_while(|line| !line.starts_with("[workspace.lints")).take_while(|line| !line.starts_with('[') || line.starts_with("[workspace.lints"));
+    let lints = manifest
+        .lines()
+        .skip_while(|line| !line.starts_with("[workspace.lints"))
+        .take_while(|line| !line.starts_with('[') || line.starts_with("[workspace.lints"));
     let allows: Vec<_> = lints.filter(|line| !line.trim_start().starts_with('#') && line.contains("\"allow\"")).collect();
     let mut found = Vec::new();
     if allows.len() > ALLOWS_MAX {
         found.push(format!("{} lints are allowed in the workspace, at most {ALLOWS_MAX} may be", allows.len()));
     }
-    found.extend(allows.iter().filter(|line| line.split_once('#').is_none_or(|(_, why)| why.trim().len() < 10)).map(|line| format!("no reason: {line}")));
+    found.extend(
+        allows
+            .iter()
+            .filter(|line| line.split_once('#').is_none_or(|(_, why)| why.trim().len() < 10))
+            .map(|line| format!("no reason: {line}")),
+    );
     found
 }
 
 fn words(path: &str, text: &str) -> Vec<String> {
     let rust = ["todo!", "unimplemented!", "dbg!", "FIXME", "TODO", "XXX", "#[ignore", "#[should_panic"];
-    let script = ["FIXME", "TODO", "XXX", "test.skip(", "it.skip(", "describe.skip(", "test.only(", "it.only(", "pytest.mark.skip", "unittest.skip"];
+    let script =
+        ["FIXME", "TODO", "XXX", "test.skip(", "it.skip(", "describe.skip(", "test.only(", "it.only(", "pytest.mark.skip", "unittest.skip"];
     let banned: &[&str] = match Path::new(path).extension().and_then(|extension| extension.to_str()) {
         Some("rs") => &rust,
         Some("js" | "mjs" | "ts" | "py" | "sh" | "toml" | "yml" | "yaml" | "sql") => &script,
@@ -388,7 +413,11 @@ fn file_length(path: &str, text: &str) -> Vec<String> {
     let listed = LONG_FILES.iter().any(|(long, why)| *long == path && !why.is_empty());
     let count = text.lines().count();
     let is_source = has_extension(path, "rs") && path.starts_with("crates/") && path.contains("/src/");
-    if is_source && !listed && count > FILE_LINES_MAX { vec![format!("{path} has {count} lines, at most {FILE_LINES_MAX} are allowed")] } else { Vec::new() }
+    if is_source && !listed && count > FILE_LINES_MAX {
+        vec![format!("{path} has {count} lines, at most {FILE_LINES_MAX} are allowed")]
+    } else {
+        Vec::new()
+    }
 }
 
 fn line_length(path: &str, text: &str) -> Vec<String> {
@@ -424,7 +453,8 @@ fn limits(path: &str, text: &str) -> Vec<String> {
     let (mut found, mut documented) = (Vec::new(), false);
     for (place, line) in text.lines().enumerate() {
         let line = line.trim_start();
-        let name = line.trim_start_matches("pub(crate) ").trim_start_matches("pub ").strip_prefix("const ").and_then(|rest| rest.split_once(':'));
+        let name =
+            line.trim_start_matches("pub(crate) ").trim_start_matches("pub ").strip_prefix("const ").and_then(|rest| rest.split_once(':'));
         if let Some((name, _)) = name
             && name.ends_with("_MAX")
             && !documented
@@ -444,7 +474,8 @@ fn machine(path: &str, text: &str) -> Vec<String> {
     const PUBLIC: &str = "source = \"registry+https://github.com/rust-lang/crates.io-index\"";
     lines(path, text, |line| {
         if path.ends_with("Cargo.lock") && line.starts_with("source = ") {
-            return (line != PUBLIC && !line.contains("git+https://github.com/")).then(|| "has a source that is not the public one".to_owned());
+            return (line != PUBLIC && !line.contains("git+https://github.com/"))
+                .then(|| "has a source that is not the public one".to_owned());
         }
         let mut banned = HOSTS.iter().chain(SETTINGS).chain(PATHS);
         banned.find(|word| line.contains(**word)).map(|word| format!("has {word}"))
@@ -468,7 +499,8 @@ fn own_licence(metadata: &Value, licence: &str) -> Vec<String> {
 fn readme(readme: &str) -> Vec<String> {
     let mut blocks = readme.split("```").skip(1).step_by(2);
     let expected = ["cargo run --release -p desist -- demo", "scripts/test"];
-    let missing = expected.into_iter().enumerate().filter(|(_, command)| !blocks.next().unwrap_or_default().lines().any(|line| line == *command));
+    let missing =
+        expected.into_iter().enumerate().filter(|(_, command)| !blocks.next().unwrap_or_default().lines().any(|line| line == *command));
     missing.map(|(place, command)| format!("code block {} has no line `{command}`", place + 1)).collect()
 }
 
@@ -501,7 +533,8 @@ fn named_in_document(path: &str, document: &str, sources: &[(String, String)], e
 
 #[test]
 fn every_rule_can_be_broken() {
-    let package = |name: &str, dependencies: Value| serde_json::json!({ "id": name, "name": name, "license": "MIT", "dependencies": dependencies });
+    let package =
+        |name: &str, dependencies: Value| serde_json::json!({ "id": name, "name": name, "license": "MIT", "dependencies": dependencies });
     let dependency = |name: &str| serde_json::json!({ "name": name, "kind": null, "path": null });
     let build = |packages: &[Value]| {
         let ids: Vec<_> = packages.iter().map(|package| package["id"].clone()).collect();
@@ -520,20 +553,36 @@ fn every_rule_can_be_broken() {
     let long = "x\n".repeat(FILE_LINES_MAX + 1);
     let wide = "x".repeat(LINE_CHARS_MAX + 1);
     let reasons = "[workspace.lints.clippy]\na = \"allow\" # it reads better\n";
-    let deeper = build(&[package("desist-core", serde_json::json!([dependency("harmless")])), package("harmless", serde_json::json!([dependency("tokio")])), package("tokio", serde_json::json!([]))]);
+    let deeper = build(&[
+        package("desist-core", serde_json::json!([dependency("harmless")])),
+        package("harmless", serde_json::json!([dependency("tokio")])),
+        package("tokio", serde_json::json!([])),
+    ]);
     let cases: Vec<(&str, Vec<String>, Vec<String>)> = vec![
         ("an arrow back", arrows(&one("desist-core", "desist-store")), arrows(&one("desist-store", "desist-core"))),
         ("a new crate", arrows(&one("desist-new", "serde")), arrows(&one("desist-core", "serde"))),
         ("an impure crate", layers(&deeper), layers(&one("desist-engine", "tokio"))),
         ("randomness", layers(&one("desist-batch", "getrandom")), layers(&one("desist-engine", "getrandom"))),
         ("SQL outside the store", layers(&one("desist-engine", "rusqlite")), layers(&one("desist-store", "rusqlite"))),
-        ("a dependency without a row", dependency_table(&one("desist-core", "base64"), ""), dependency_table(&one("desist-core", "serde"), table)),
+        (
+            "a dependency without a row",
+            dependency_table(&one("desist-core", "base64"), ""),
+            dependency_table(&one("desist-core", "serde"), table),
+        ),
         ("a row without a dependency", dependency_table(&one("desist-core", "desist-proof"), table), Vec::new()),
         ("a row without a reason", dependency_table(&one("desist-core", "serde"), &table.replace("reads and writes JSON", "")), Vec::new()),
-        ("a banned crate", licences(&build(&[package("openssl", Value::Null)]), deny), licences(&build(&[package("rustls", Value::Null)]), deny)),
+        (
+            "a banned crate",
+            licences(&build(&[package("openssl", Value::Null)]), deny),
+            licences(&build(&[package("rustls", Value::Null)]), deny),
+        ),
         ("a licence", licences(&build(&[package("x", Value::Null)]), &deny.replace("MIT", "ISC")), Vec::new()),
         ("an allow without a reason", allows(&reasons.replace("it reads better", "")), allows(reasons)),
-        ("nine allows", allows(&format!("[workspace.lints.clippy]\n{}", "a = \"allow\" # it reads better\n".repeat(9))), allows(&format!("{reasons}[profile]\na = \"allow\""))),
+        (
+            "nine allows",
+            allows(&format!("[workspace.lints.clippy]\n{}", "a = \"allow\" # it reads better\n".repeat(9))),
+            allows(&format!("{reasons}[profile]\na = \"allow\"")),
+        ),
         ("an unfinished function", words("a.rs", "todo!()"), words("a.rs", "path.split('%').skip(1)")),
         ("a test that is left out", words("a.rs", "#[ignore]"), words("notes.md", "TODO")),
         ("a script's test that is left out", words("tests/page.mjs", "test.skip('x')"), words("tests/page.mjs", "test('x')")),
@@ -541,10 +590,18 @@ fn every_rule_can_be_broken() {
         ("unsafe code allowed", unsafe_code("a.rs", "#![allow(unsafe_code)]"), unsafe_code(UNSAFE_FILES[0], "unsafe {}")),
         ("a long file", file_length("crates/a/src/a.rs", &long), file_length("crates/a/tests/a.rs", &long)),
         ("a long line", line_length("crates/a/src/a.rs", &wide), line_length("crates/a/src/a.rs", &format!("say(\"{wide}\"); // {wide}"))),
-        ("a limit without a reason", limits("crates/a/src/a.rs", "pub const A_MAX: u8 = 1;"), limits("crates/a/src/a.rs", "/// Why.\n#[cfg(a)]\npub const A_MAX: u8 = 1;")),
+        (
+            "a limit without a reason",
+            limits("crates/a/src/a.rs", "pub const A_MAX: u8 = 1;"),
+            limits("crates/a/src/a.rs", "/// Why.\n#[cfg(a)]\npub const A_MAX: u8 = 1;"),
+        ),
         ("a path of a machine", machine("a.md", "see /work/notes"), machine("a.md", "see docs/notes.md")),
         ("a registry", machine("package-lock.json", "https://registry.npmjs.org/a"), machine("package.json", "\"a\": \"1\"")),
-        ("another source", machine("Cargo.lock", "source = \"registry+https://elsewhere\""), machine("Cargo.lock", "source = \"registry+https://github.com/rust-lang/crates.io-index\"")),
+        (
+            "another source",
+            machine("Cargo.lock", "source = \"registry+https://elsewhere\""),
+            machine("Cargo.lock", "source = \"registry+https://github.com/rust-lang/crates.io-index\""),
+        ),
         ("no licence text", own_licence(&Value::Null, ""), own_licence(&Value::Null, "Apache License\nVersion 2.0")),
         ("a crate's licence", own_licence(&build(&[package("x", Value::Null)]), "Apache License Version 2.0"), Vec::new()),
         ("no demo", readme("```\nscripts/test\n```"), readme("```\ncargo run --release -p desist -- demo\n```\n```\nscripts/test\n```")),

@@ -19,7 +19,7 @@ use super::error::{CampaignError, Echo};
 use super::path::{Root, Route, is_well_formed_pkey, resolve};
 use super::profile::{self, Attributes, BODY_BYTES_MAX, Change, Computed, Mode};
 use crate::config::Compat;
-use crate::web::App;
+use crate::web::{App, word};
 use crate::web::auth::bearer;
 
 /// Names the member that an error is about; the bodies keep Adobe's shape.
@@ -132,9 +132,9 @@ async fn answer(app: &App, method: &Method, target: &str, headers: &HeaderMap, b
     }
 }
 
-fn pkey_named(app: &App, pkey: &str) -> Result<Named, CampaignError> {
+fn identified(pkey: &str) -> Result<Identifier, CampaignError> {
     let (identifier, _) = Identifier::from_value(Kind::CampaignPkey, pkey).map_err(|_| CampaignError::NotFound(Echo::pkey(pkey)))?;
-    Ok(app.engine.named(&identifier))
+    Ok(identifier)
 }
 
 /// The identifiers among attributes, and the e-mail alone.
@@ -182,7 +182,7 @@ async fn create(app: &App, body: &[u8], base: &str, by: Actor) -> Result<Answer,
     // In a POST `false` is never an act: it says nothing about a person who may have opted out before.
     let opt_out = ccpa_opt_out == Some(true);
     let new = NewProfile {
-        pkey: pkey_named(app, &pkey)?,
+        pkey: identified(&pkey)?,
         attributes: serde_json::to_vec(&attributes).map_err(|_| CampaignError::Unavailable)?,
         identifiers,
         email,
@@ -196,7 +196,7 @@ async fn create(app: &App, body: &[u8], base: &str, by: Actor) -> Result<Answer,
 }
 
 async fn show(app: &App, pkey: &str, base: &str) -> Result<Answer, CampaignError> {
-    let key = pkey_named(app, pkey)?;
+    let key = identified(pkey)?;
     let engine = app.engine.clone();
     let stored = app.read(move |read| profiles::get(read, engine.shared(), &key)).await.map_err(|_| CampaignError::Unavailable)?;
     let Profile { row, attributes, opted_out, opted_out_since_ms, .. } = stored.map_err(|refusal| failed(&refusal.into(), pkey))?;
@@ -216,13 +216,14 @@ async fn show(app: &App, pkey: &str, base: &str) -> Result<Answer, CampaignError
 
 async fn patch(app: &App, pkey: &str, body: &[u8], base: &str, by: Actor, compat: Compat) -> Result<Answer, CampaignError> {
     let Change { attributes: patch, ccpa_opt_out, only_ccpa_opt_out } = profile::parse_body(body, Mode::Patch { pkey })?;
-    let key = pkey_named(app, pkey)?;
+    let key = identified(pkey)?;
     let own = app.engine.shared().policy.load().api_opt_in_own;
     let evidence = match ccpa_opt_out {
         Some(true) => json!({ "kind": "opt_out", "channel": "api", "identifiers": [{ "kind": "campaign_pkey", "value": pkey }] }).to_string().into_bytes(),
         _ => Vec::new(),
     };
-    let wish = Wish { opt_out: ccpa_opt_out, alone: only_ccpa_opt_out, evidence, by };
+    // A record that is refused in part would come again and again with what was taken of it.
+    let wish = Wish { opt_out: ccpa_opt_out, alone: only_ccpa_opt_out, all_or_nothing: compat == Compat::Strict, evidence, by };
     let merging = app.clone();
     let changed = app
         .engine
@@ -236,7 +237,7 @@ async fn patch(app: &App, pkey: &str, body: &[u8], base: &str, by: Actor, compat
     let Changed { request, refused } = changed;
     if let Some(reason) = refused {
         app.engine.shared().counts.opt_ins_refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let name = serde_json::to_value(reason).ok().and_then(|name| name.as_str().map(str::to_owned));
+        let name = Some(word(reason));
         if compat == Compat::Strict {
             return Ok(Answer { refused: name, ..Answer::new(StatusCode::CONFLICT, json!("the opt-out stays: only the consumer can end it")) });
         }
@@ -258,7 +259,7 @@ fn merge(app: &App, present: &[u8], patch: &profile::Patch, now_ms: i64) -> Opti
 }
 
 async fn delete(app: &App, pkey: &str, by: Actor) -> Result<Answer, CampaignError> {
-    let key = pkey_named(app, pkey)?;
+    let key = identified(pkey)?;
     app.engine.submit(Lane::Interactive, move |ctx| profiles::delete(ctx, &key, by)).await.map_err(|failure| failed(&failure, pkey))?;
     Ok(Answer::new(StatusCode::OK, json!({})))
 }
