@@ -23,7 +23,7 @@ pub enum ColumnsError {
     #[error("{0:?}: write HEADER:KIND or HEADER:KIND:sha256, such as \"E-mail address:email\"")]
     Shape(String),
     /// Kind and header changed places.
-    #[error("{0:?} looks swapped: the header of the file comes first; write {1:?}")]
+    #[error("{0:?} looks swapped: the header of the file comes first, then its kind; perhaps {1:?}? ({unknown})", unknown = UnknownKind)]
     Swapped(String, String),
     /// No such kind.
     #[error("{0:?}: {1}")]

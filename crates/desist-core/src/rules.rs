@@ -234,6 +234,28 @@ impl Batch {
         Ok(candidates)
     }
 
+    /// The same for acts and links, which may also extend a subject without an account that holds a
+    /// named person-level identifier: else an e-mail named with 65 cookies, one after another, would
+    /// be held by 65 subjects, count as nobody's, and let no opt-out pass to the account it belongs to.
+    fn resolve_or_extend<R: Records + ?Sized>(&mut self, records: &mut R, named: &[Named]) -> Result<Option<SubjectNo>, R::Error> {
+        let found = self.resolve(records, named)?;
+        if found.is_some() || named.len() < 2 || named.iter().any(|one| one.kind.names_subject()) {
+            return Ok(found);
+        }
+        for one in named.iter().filter(|one| one.kind.is_person_level()) {
+            let Some(no) = self.find(records, &one.key)? else { continue };
+            'holders: for holder in self.graph.holders(records, no)? {
+                for held in self.graph.held(records, holder)? {
+                    if self.graph.identifier(records, held)?.is_some_and(|row| row.kind.names_subject()) {
+                        continue 'holders;
+                    }
+                }
+                return Ok(Some(holder));
+            }
+        }
+        Ok(None)
+    }
+
     fn is_shared<R: Records + ?Sized>(&mut self, records: &mut R, no: IdentifierNo) -> Result<bool, R::Error> {
         Ok(self.graph.identifier(records, no)?.is_some_and(|row| row.shared))
     }
@@ -294,7 +316,7 @@ impl Batch {
         act.acted_at = act.acted_at.map(|at| at.max(0));
         let mut subject = match act.subject {
             Some(subject) => Some(subject),
-            None => self.resolve(records, &act.named)?,
+            None => self.resolve_or_extend(records, &act.named)?,
         };
         if subject.is_none() && act.named.len() > 1 && !self.all_shared(records, &act.named)? {
             subject = Some(self.new_subject());
@@ -390,7 +412,7 @@ impl Batch {
         if named.len() < 2 {
             return Ok(Err(Refused::NothingToLink));
         }
-        let found = self.resolve(records, named)?;
+        let found = self.resolve_or_extend(records, named)?;
         if found.is_none() && self.all_shared(records, named)? {
             return Ok(Ok(None));
         }
@@ -427,9 +449,11 @@ impl Batch {
             return Ok(Err(Refused::NothingToLink));
         }
         let Some(subject) = self.resolve(records, named)? else { return Ok(Ok(None)) };
-        let has_name = named.iter().any(|one| one.kind.names_subject());
+        // The name that says which account is meant stays; a second name is one of the things let go.
+        let first = |kind| named.iter().find(|one| one.kind == kind);
+        let account = first(Kind::CampaignPkey).or_else(|| first(Kind::CustomerId));
         let mut identifiers = Vec::new();
-        for one in named.iter().filter(|one| !has_name || !one.kind.names_subject()) {
+        for one in named.iter().filter(|one| Some(*one) != account) {
             if let Some(no) = self.find(records, &one.key)?
                 && self.graph.holds(records, subject, no)?
             {

@@ -8,10 +8,10 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use desist_core::decision::Verdict;
-use desist_core::fact::{AlarmKind, Fact};
+use desist_core::fact::{AlarmKind, Entry, Fact};
 use desist_core::lookup::LookupKey;
 use desist_core::rules::Batch;
-use desist_store::{Store, StoreError};
+use desist_store::{Read, Store, StoreError};
 
 use crate::engine::{Ctx, Failure, Job, OpenStore, Shared, read_settings};
 use crate::queue::Taken;
@@ -95,7 +95,10 @@ impl Writer {
                 store.transact(&mut |write| {
                     committed = Committed::default();
                     let now_ms = shared.env.now_ms();
-                    let mut batch = Batch::new(write.coordinator()?.counters, now_ms.div_euclid(1000));
+                    let counters = write.coordinator()?.counters;
+                    // A clock that was set back must not let an older opt-in win over a new opt-out.
+                    let now = now_ms.div_euclid(1000).max(last_at(write, counters.entries)?);
+                    let mut batch = Batch::new(counters, now);
                     let mut ctx = Ctx { write: &mut *write, batch: &mut batch, shared, now_ms, keys_changed: false, purposes_changed: false };
                     if shared.not_durable.load(Ordering::Acquire) {
                         ctx.batch.emit(ctx.write, Fact::AlarmRaised { kind: AlarmKind::NotDurable })?;
@@ -186,5 +189,13 @@ impl Writer {
                 self.store = None;
             }
         }
+    }
+}
+
+/// When the last entry was recorded, in Unix seconds.
+fn last_at(read: &mut dyn Read, seq: u64) -> Result<i64, StoreError> {
+    match read.entries(seq..seq + 1)?.pop() {
+        Some((_, bytes)) => Ok(Entry::decode(&bytes).map_err(|_| StoreError::Damaged(format!("entry {seq}")))?.at),
+        None => Ok(i64::MIN),
     }
 }

@@ -562,3 +562,27 @@ fn a_full_account_takes_no_more_links_but_still_opts_out() {
     assert_eq!(world.memory.subjects[&subject].held, HELD_MAX);
     assert!(world.denied(cookie(9_999)) && world.denied(cookie(10_000)) && world.denied(rosa) && world.denied(cookie(3)));
 }
+
+#[test]
+fn strangers_with_many_cookies_cannot_cut_an_e_mail_off_from_its_account() {
+    let mut world = World::new();
+    let (home, pkey) = (email(1), id(Kind::CampaignPkey, 1));
+    for n in 0..100 {
+        world.opts_out(&[home, cookie(n)]);
+        assert!(world.denied(cookie(n)));
+    }
+    let profile = world.profile(&[pkey, home]);
+    assert!(world.subject_denied(profile) && world.denied(pkey));
+}
+
+#[test]
+fn a_wrong_link_between_two_accounts_can_be_undone() {
+    let mut world = World::new();
+    let (pkey, first, second) = (id(Kind::CampaignPkey, 1), account(1), account(2));
+    world.link(&[pkey, first]).expect("linked");
+    world.link(&[first, second]).expect("linked");
+    assert!(world.unlink(&[pkey, second]).expect("known").is_some());
+    world.opts_out(&[pkey]);
+    assert!(world.denied(first) && !world.denied(second));
+    assert!(world.unlink(&[pkey, first]).expect("known").is_some());
+}

@@ -220,6 +220,9 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
     purposes.sort();
     purposes.dedup();
     let import = identity(&seen, delimiter, &columns, &purposes, args.received_at);
+    if args.dry_run && !args.store.data.exists() {
+        return Err(CliError::said(format!("--data: there is no store in {}, and a dry run makes none", args.store.data.display())));
+    }
     let local = Local::connect(&args.store)?;
     let before: Option<ImportProgress> = local.call(Method::POST, "/control/import/progress", Some(&import))??;
     if let Some(ImportProgress { rows, accepted, refused, finished: true }) = before {

@@ -421,7 +421,7 @@ fn file_length(path: &str, text: &str) -> Vec<String> {
 }
 
 fn line_length(path: &str, text: &str) -> Vec<String> {
-    if !has_extension(path, "rs") || path.contains("/tests/") || path.ends_with("/tests.rs") {
+    if !has_extension(path, "rs") || !path.contains("/src/") || path.ends_with("/tests.rs") {
         return Vec::new();
     }
     lines(path, text, |line| {
