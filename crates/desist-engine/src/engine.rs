@@ -268,6 +268,8 @@ pub struct Engine {
     writer: Arc<std::sync::Mutex<Option<std::thread::JoinHandle<()>>>>,
     health: Arc<tokio::sync::Mutex<Option<(i64, bool)>>>,
     snapshot: Option<PathBuf>,
+    /// The last entry that the kept index knows, if it was of use at the start.
+    kept_upto: Option<u64>,
 }
 
 /// A decision as callers get it.
@@ -309,7 +311,7 @@ impl Engine {
             Some(identity) => identity.origin,
             None => begin(store.as_mut(), &business, &options, &secrets)?,
         };
-        let index = load_index(readers.as_ref(), options.snapshot.as_deref())?;
+        let (index, kept_upto) = load_index(readers.as_ref(), options.snapshot.as_deref())?;
         let (keys, purposes, applied) = read_settings(readers.as_ref())?;
         let shared = Arc::new(Shared {
             lookup: LookupKeys::new(&Pepper(*secrets.pepper), &business, LOOKUP_GENERATION),
@@ -335,6 +337,7 @@ impl Engine {
             writer: Arc::new(std::sync::Mutex::new(Some(handle))),
             health: Arc::default(),
             snapshot: options.snapshot,
+            kept_upto,
         };
         engine.declare(&options.policy)?;
         Ok((engine, first))
@@ -537,6 +540,7 @@ impl Engine {
             return;
         }
         if let Some(path) = &self.snapshot
+            && self.kept_upto != Some(self.applied())
             && let Ok(root) = self.read(|read| read.coordinator().map(|coordinator| frontier_root(&coordinator.frontier)))
             && let Err(error) = self.shared.index.write_snapshot(path, self.applied(), &root)
         {
@@ -606,7 +610,7 @@ pub fn fingerprints(read: &mut dyn Read) -> Result<Option<[[u8; 32]; 2]>, StoreE
 }
 
 /// The index as of the last stop with what came after, or anew from the store.
-fn load_index(readers: &dyn Readers, snapshot: Option<&Path>) -> Result<DecisionIndex, StoreError> {
+fn load_index(readers: &dyn Readers, snapshot: Option<&Path>) -> Result<(DecisionIndex, Option<u64>), StoreError> {
     let kept = match snapshot.map(DecisionIndex::load_snapshot) {
         Some(Ok(kept)) => kept,
         Some(Err(error)) => {
@@ -633,8 +637,9 @@ fn load_index(readers: &dyn Readers, snapshot: Option<&Path>) -> Result<Decision
         Ok(())
     })?;
     match (index, kept) {
-        (Some(index), _) | (None, Some((index, _))) => Ok(index),
-        (None, None) => Ok(DecisionIndex::with_expected(0)),
+        (Some(index), _) => Ok((index, None)),
+        (None, Some((index, head))) => Ok((index, Some(head.upto))),
+        (None, None) => Ok((DecisionIndex::with_expected(0), None)),
     }
 }
 

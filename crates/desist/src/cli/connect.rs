@@ -91,7 +91,13 @@ pub fn open(args: &StoreArgs, config: &Config) -> Result<(Engine, bool), CliErro
         return Err(CliError::said("--business: use 1 to 64 letters, digits, \"-\" and \"_\"; it is part of URLs"));
     }
     let data = args.data.clone();
-    let open_store: OpenStore = Box::new(move || -> Result<Box<dyn Store>, StoreError> { Ok(Box::new(SqliteStore::open(&data)?)) });
+    let open_store: OpenStore = Box::new(move || -> Result<Box<dyn Store>, StoreError> {
+        let store = SqliteStore::open(&data)?;
+        if let Some((from, to, backup)) = store.migrated() {
+            eprintln!("desist: the store was brought from schema version {from} to {to}; as it was before, it is in {}", backup.display());
+        }
+        Ok(Box::new(store))
+    });
     let options = Options {
         business: args.business.clone(),
         keys: args.keys.clone().unwrap_or_else(|| args.data.join("keys")),
@@ -110,6 +116,10 @@ impl Local {
         let socket = args.data.join(SOCKET);
         if runtime.block_on(UnixStream::connect(&socket)).is_ok() {
             return Ok(Self { runtime, way: Way::Socket(socket) });
+        }
+        // A mistyped directory must not become a new, empty store that takes opt-outs in.
+        if !args.data.join(desist_store::sqlite::FILE).exists() {
+            return Err(CliError::said(format!("--data: there is no store in {}; name its directory, or make one with `desist serve --data {0}`", args.data.display())));
         }
         let config = config(args)?;
         let (engine, _) = open(args, &config)?;

@@ -3,7 +3,7 @@
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -176,11 +176,8 @@ pub fn run(args: ServeArgs) -> Result<Finding, CliError> {
 /// Opens the store and starts to listen.
 pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Server, CliError> {
     let data = args.store.data.clone();
-    std::fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(&data)
-        .map_err(|error| CliError::said(format!("--data: {}: {error}; give a directory that this user can write", data.display())))?;
+    make_directory(&data)?;
+    make_directory(&args.store.keys.clone().unwrap_or_else(|| data.join("keys")))?;
     let config = args.apply(config(&args.store)?)?;
     let (engine, first) = open(&args.store, &config)?;
     let first_admin = if first { Some(first_start(&engine, &args.store)?) } else { None };
@@ -226,6 +223,18 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
         Ok::<_, CliError>((listeners, public_url, private_url))
     })?;
     Ok(Server { app, stop, listeners, socket, public_url, private_url, first_admin })
+}
+
+/// Makes a directory of ours, and its name durable before the store relies on the files in it.
+fn make_directory(path: &Path) -> Result<(), CliError> {
+    let failed = || CliError::io(path.display());
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed())?;
+    let full = path.canonicalize().map_err(failed())?;
+    // What is above may not be ours to open; then somebody else made the directory.
+    if let Some(Ok(above)) = full.parent().map(std::fs::File::open) {
+        above.sync_all().map_err(failed())?;
+    }
+    Ok(())
 }
 
 /// Finishes what is in flight, then closes the store.

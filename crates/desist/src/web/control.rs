@@ -2,7 +2,6 @@
 //! whole private API. Each call here is a command of the command line.
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use axum::http::StatusCode;
 use base64::Engine as _;
@@ -19,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{App, word};
 use super::auth::Caller;
-use super::json::parse;
+use super::json::{Body, parse};
 use super::people::{IdentifierInput, named, purposes};
 use super::problem::Problem;
 use super::requests::{RequestView, rfc3339, view};
@@ -61,7 +60,7 @@ pub struct ImportAnswer {
 }
 
 /// Takes a piece of a file, or checks it.
-pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<ImportAnswer>, Problem> {
+pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>, Body(body): Body) -> Result<Json<ImportAnswer>, Problem> {
     let caller = caller.needs(Role::Admin)?;
     let body: ImportBody = parse(&body)?;
     if body.rows.len() > IMPORT_ROWS_MAX {
@@ -96,7 +95,7 @@ pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>
 }
 
 /// Asks how far an import is.
-pub async fn import_progress(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<Option<ImportProgress>>, Problem> {
+pub async fn import_progress(State(app): State<App>, Extension(caller): Extension<Caller>, Body(body): Body) -> Result<Json<Option<ImportProgress>>, Problem> {
     caller.needs(Role::Admin)?;
     let import: String = parse(&body)?;
     let import: [u8; 32] = URL_SAFE_NO_PAD.decode(import).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| Problem::invalid("", "not 32 bytes as base64url"))?;
@@ -159,7 +158,7 @@ pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>
 }
 
 /// Looks a request up by its receipt code.
-pub async fn trace(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<RequestView>, Problem> {
+pub async fn trace(State(app): State<App>, Extension(caller): Extension<Caller>, Body(body): Body) -> Result<Json<RequestView>, Problem> {
     caller.needs(Role::Auditor)?;
     let code: String = parse(&body)?;
     let code = canonical_code(&code).ok_or_else(|| Problem::invalid("", "not a receipt code: it has 26 letters and digits"))?;
@@ -168,7 +167,7 @@ pub async fn trace(State(app): State<App>, Extension(caller): Extension<Caller>,
 }
 
 /// Copies the store into a new file.
-pub async fn backup(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<StatusCode, Problem> {
+pub async fn backup(State(app): State<App>, Extension(caller): Extension<Caller>, Body(body): Body) -> Result<StatusCode, Problem> {
     caller.needs(Role::Admin)?;
     let to: std::path::PathBuf = parse::<String>(&body)?.into();
     let engine = app.engine.clone();

@@ -1,7 +1,6 @@
 //! `POST /v1/decisions`: may this person's data be used for this purpose?
 
 use axum::Json;
-use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
@@ -15,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::auth::Caller;
-use super::json::{parse, present};
+use super::json::{Body, parse, present};
 use super::people::{IdentifierInput, named, purpose};
 use super::problem::Problem;
 
@@ -128,7 +127,7 @@ fn context(input: Option<&ContextInput>, header: bool, pointer: &str) -> Result<
 }
 
 /// Decides. Never touches the disk.
-pub async fn decide(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+pub async fn decide(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, Body(body): Body) -> Result<Response, Problem> {
     let caller = caller.needs(Role::Reader)?;
     let body: DecisionBody = parse(&body)?;
     let purpose = purpose(&app, &body.purpose, "/purpose")?;

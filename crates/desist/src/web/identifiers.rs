@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
-use super::json::parse;
+use super::json::{Body, parse};
 use super::people::{IdentifierInput, KindName, named};
 use super::problem::Problem;
 use super::{App, idempotency};
@@ -78,12 +78,12 @@ pub struct SubjectView {
 }
 
 /// States that identifiers are one person's.
-pub async fn link(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, body: Bytes) -> Result<Json<LinkAnswer>, Problem> {
+pub async fn link(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, Body(body): Body) -> Result<Json<LinkAnswer>, Problem> {
     write(app, caller, headers, body, true).await
 }
 
 /// States that they are not any more.
-pub async fn unlink(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, body: Bytes) -> Result<Json<LinkAnswer>, Problem> {
+pub async fn unlink(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, Body(body): Body) -> Result<Json<LinkAnswer>, Problem> {
     write(app, caller, headers, body, false).await
 }
 
@@ -101,7 +101,7 @@ async fn write(app: App, caller: Caller, headers: HeaderMap, body: Bytes, link: 
 }
 
 /// Shows what is known of identifiers, for an operator who answers a question.
-pub async fn lookup(State(app): State<App>, Extension(caller): Extension<Caller>, body: Bytes) -> Result<Json<LookupAnswer>, Problem> {
+pub async fn lookup(State(app): State<App>, Extension(caller): Extension<Caller>, Body(body): Body) -> Result<Json<LookupAnswer>, Problem> {
     caller.needs(Role::Reader)?;
     let named = named(&app, &parse::<IdentifiersBody>(&body)?.identifiers, "/identifiers")?;
     let purposes = app.engine.shared().purposes.load_full();

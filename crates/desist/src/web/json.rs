@@ -1,14 +1,44 @@
 //! Request bodies: strict JSON whose errors name the member and never its value.
 
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Path as UrlPath, Request};
 use axum::http::StatusCode;
-use serde::de::DeserializeOwned;
+use axum::http::request::Parts;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 use serde_path_to_error::{Path, Segment};
 
 use super::problem::Problem;
+use crate::limits::BODY_BYTES_MAX;
 
 /// Longest member name that an error repeats; longer ones are nobody's typing mistake.
 const NAME_CHARS_MAX: usize = 64;
+
+/// The bytes of a body; one that is too large is a problem like any other.
+pub struct Body(pub Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection.status() {
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body has more than {BODY_BYTES_MAX} bytes; send it in parts")),
+            _ => Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body did not arrive whole"),
+        })
+    }
+}
+
+/// The parameter of a path; one that cannot be read is nobody's.
+pub struct Param(pub String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Param {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let UrlPath(param) = UrlPath::from_request_parts(parts, state).await.map_err(|_| Problem::not_found())?;
+        Ok(Self(param))
+    }
+}
 
 /// Reads a body. Unknown and duplicate members, wrong types, `null` and bad UTF-8 are errors that
 /// point at the member.
@@ -68,6 +98,8 @@ fn problem(error: &serde_json::Error, path: &Path, body: &[u8]) -> Problem {
             let expected = expected.unwrap_or("another value");
             Problem::invalid(pointer, format!("wrong value; expected {expected}"))
         }
+        // The reader calls a value that can be no name of an enumeration a syntax error.
+        _ if serde_json::from_slice::<IgnoredAny>(body).is_ok() => Problem::invalid(pointer, "wrong value; expected a name"),
         serde_json::error::Category::Eof if body.is_empty() => malformed("the body is empty; send a JSON object"),
         _ if std::str::from_utf8(body).is_err() => malformed("the body is not UTF-8").at(pointer),
         _ => malformed(&format!("the body is not JSON (line {}, column {})", error.line(), error.column())).at(pointer),

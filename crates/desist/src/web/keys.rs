@@ -1,8 +1,7 @@
 //! `POST /v1/keys`, `GET /v1/keys`, `DELETE /v1/keys/{no}`.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use desist_core::fact::Role;
@@ -13,7 +12,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
-use super::json::parse;
+use super::json::{Body, Param, parse};
 use super::problem::Problem;
 use super::requests::rfc3339;
 use super::{App, idempotency};
@@ -79,7 +78,7 @@ pub struct KeysAnswer {
 }
 
 /// Creates a key, in effect at once.
-pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, Body(body): Body) -> Result<Response, Problem> {
     let caller = caller.needs(Role::Admin)?;
     let NewKey { name, role } = parse(&body)?;
     if name.trim().is_empty() || name.len() > KEY_NAME_BYTES_MAX || name.chars().any(char::is_control) {
@@ -117,7 +116,7 @@ pub async fn list(State(app): State<App>, Extension(caller): Extension<Caller>) 
 }
 
 /// Ends a key, at once.
-pub async fn revoke(State(app): State<App>, Extension(caller): Extension<Caller>, Path(no): Path<String>) -> Result<StatusCode, Problem> {
+pub async fn revoke(State(app): State<App>, Extension(caller): Extension<Caller>, Param(no): Param) -> Result<StatusCode, Problem> {
     let caller = caller.needs(Role::Admin)?;
     let no: u32 = no.parse().map_err(|_| Problem::not_found())?;
     app.engine.submit(Lane::Interactive, move |ctx| keys::revoke(ctx, no, caller.actor)).await?;

@@ -1,7 +1,6 @@
 //! `POST /v1/requests`, `GET /v1/requests/{id}`, `POST /v1/requests/{id}/confirm`.
 
-use axum::body::Bytes;
-use axum::extract::{Extension, Path, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::Json;
@@ -14,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
-use super::json::{parse, present};
+use super::json::{Body, Param, parse, present};
 use super::people::{IdentifierInput, named, purposes};
 use super::problem::Problem;
 use super::{App, idempotency};
@@ -237,7 +236,7 @@ pub fn check(app: &App, body: &RequestBody, caller: Caller) -> Result<NewRequest
 }
 
 /// Takes a choice in. 201 once it is on disk and every decision knows it.
-pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, body: Bytes) -> Result<Response, Problem> {
+pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, Body(body): Body) -> Result<Response, Problem> {
     let caller = caller.needs(Role::Writer)?;
     let new = check(&app, &parse(&body)?, caller)?;
     let again = idempotency(&app, &headers, caller, "requests", &body)?;
@@ -247,7 +246,7 @@ pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>
 }
 
 /// Takes the second step of an opt-in.
-pub async fn confirm(State(app): State<App>, Extension(caller): Extension<Caller>, Path(id): Path<String>, headers: HeaderMap, body: Bytes) -> Result<Json<RequestAnswer>, Problem> {
+pub async fn confirm(State(app): State<App>, Extension(caller): Extension<Caller>, Param(id): Param, headers: HeaderMap, Body(body): Body) -> Result<Json<RequestAnswer>, Problem> {
     let caller = caller.needs(Role::Writer)?;
     let ConfirmBody { confirm_token } = parse(&body)?;
     let id: RequestId = id.parse().map_err(|_| Problem::not_found())?;
@@ -260,7 +259,7 @@ pub async fn confirm(State(app): State<App>, Extension(caller): Extension<Caller
 }
 
 /// Shows a request.
-pub async fn show(State(app): State<App>, Extension(caller): Extension<Caller>, Path(id): Path<String>) -> Result<Json<RequestView>, Problem> {
+pub async fn show(State(app): State<App>, Extension(caller): Extension<Caller>, Param(id): Param) -> Result<Json<RequestView>, Problem> {
     caller.needs(Role::Auditor)?;
     let id: RequestId = id.parse().map_err(|_| Problem::not_found())?;
     let row = app.read(move |read| read.request(id)).await?.ok_or_else(Problem::not_found)?;

@@ -6,6 +6,8 @@
 //! no disk behind it. A decision's bound: a constant reply from the same server. Client and server
 //! share the machine, so figures are whole-machine figures and only the ratios mean something.
 
+#![expect(clippy::cast_precision_loss, reason = "rates and shares are shown with two digits")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
