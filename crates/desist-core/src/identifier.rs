@@ -4,6 +4,7 @@
 //! form is itself. A digest that somebody else made of the normal form is therefore as good as the
 //! value.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Once;
@@ -265,7 +266,7 @@ impl Identifier {
 }
 
 fn email(value: &str) -> Result<String, IdentifierError> {
-    let value = Zeroizing::new(value.nfc().collect::<String>());
+    let value = Zeroizing::new(if value.is_ascii() { value.to_owned() } else { value.nfc().collect::<String>() });
     if value.contains(|c: char| c.is_whitespace() || is_invisible(c)) {
         return Err(IdentifierError::EmailWhiteSpace);
     }
@@ -276,15 +277,33 @@ fn email(value: &str) -> Result<String, IdentifierError> {
     if local.is_empty() {
         return Err(IdentifierError::EmailLocalPart);
     }
+    if value.is_ascii()
+        && let Some(domain) = plain_domain(domain)
+    {
+        return Ok(format!("{}@{domain}", local.to_ascii_lowercase()));
+    }
     // Lower-casing can leave a text that is no longer composed, hence NFC once more.
     let mut normal: String = Zeroizing::new(local.to_lowercase()).nfc().collect();
     // The domain is not lower-cased before: UTS 46 does it, and differently for a final sigma.
-    let domain = Uts46::new()
-        .to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::Allow, DnsLength::Verify)
-        .map_err(|_| IdentifierError::EmailDomain)?;
+    let domain = a_labels(domain)?;
     normal.push('@');
     normal.push_str(&domain);
     Ok(normal)
+}
+
+fn a_labels(domain: &str) -> Result<Cow<'_, str>, IdentifierError> {
+    Uts46::new().to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::Allow, DnsLength::Verify).map_err(|_| IdentifierError::EmailDomain)
+}
+
+/// What [`a_labels`] gives for nearly all domains, without its tables: letters, digits and hyphens in
+/// lower case. `None`: it has to look itself.
+fn plain_domain(domain: &str) -> Option<String> {
+    let is_plain = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("xn--"))
+    };
+    (domain.len() <= 253 && domain.split('.').all(is_plain)).then(|| domain.to_ascii_lowercase())
 }
 
 /// Characters that come along with copied text, show nothing and would make an address nobody has.
@@ -570,6 +589,12 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_short_way_for_plain_domains_is_the_long_way(domain in "([a-zA-Z0-9-]{0,5}\\.?){1,4}|(xn--)?[a-z]{1,3}\\.[A-Z]{2}|[ -~]{0,12}") {
+            if let Some(plain) = plain_domain(&domain) {
+                prop_assert_eq!(a_labels(&domain).expect("a plain domain is a domain"), plain);
+            }
+        }
         #![proptest_config(ProptestConfig::with_cases(1024))]
 
         #[test]

@@ -132,7 +132,7 @@ pub enum Failure {
     #[error("too many requests wait; try again in a second")]
     Busy,
     /// It could not be made durable, so it did not happen.
-    #[error("the request could not be made durable and was not taken; try again later")]
+    #[error("the request could not be made durable; do not count on it, and send it again later (with its Idempotency-Key it counts once)")]
     NotDurable,
 }
 

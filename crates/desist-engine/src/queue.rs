@@ -83,9 +83,10 @@ impl<T> Queue<T> {
             }
             lanes = self.ready.wait_timeout(lanes, patience).unwrap_or_else(PoisonError::into_inner).0;
         }
-        let first = lanes.interactive.len().min(BATCH_MAX);
+        // A few places are kept for the bulk lane, so that it moves even where people never stop.
+        let second = lanes.bulk.len().min(BULK_BATCH_MAX);
+        let first = lanes.interactive.len().min(BATCH_MAX - second);
         let mut batch: Vec<T> = lanes.interactive.drain(..first).collect();
-        let second = lanes.bulk.len().min(BULK_BATCH_MAX).min(BATCH_MAX - batch.len());
         batch.extend(lanes.bulk.drain(..second));
         if batch.is_empty() { Taken::Idle } else { Taken::Batch(batch) }
     }

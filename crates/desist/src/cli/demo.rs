@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use axum::body::Body;
 use axum::http::{Method, Request, header};
 use clap::Args;
+use desist_core::identifier::{Identifier, Kind};
 use desist_store::Readers as _;
 use desist_store::sqlite::SqliteReaders;
 use serde_json::{Value, json};
@@ -47,10 +48,11 @@ pub fn run(args: &DemoArgs) -> Result<Finding, CliError> {
     std::fs::DirBuilder::new().mode(0o700).create(&path).map_err(CliError::io(path.display()))?;
     let directory = Directory(path.clone());
     let story = play(&path)?;
-    say(&format!("\nThe server stays up: {} (private), {} (public)", story.server.private_url, story.server.public_url));
-    say(&format!("  try   desist decide email:rosa.vega@example.org --data {}", path.display()));
-    say(&format!("  keys  {}", path.join("first-admin.json").display()));
     if !args.exit {
+        let program = std::env::current_exe().map_or_else(|_| "desist".to_owned(), |path| path.display().to_string());
+        say(&format!("\nThe server stays up: {} (private), {} (public)", story.server.private_url, story.server.public_url));
+        say(&format!("  try   {program} decide email:rosa.vega@example.org --data {}", path.display()));
+        say(&format!("  keys  {}", path.join("first-admin.json").display()));
         say("Stop it with Ctrl-C; its directory is removed then.");
         story.runtime.block_on(async {
             let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::io("SIGINT"))?;
@@ -91,6 +93,9 @@ fn play(directory: &Path) -> Result<Story, CliError> {
 
     say("\n4. From the answer on every decision is deny, by her e-mail, by its hash, by her profile.");
     story.expect("deny", "email", "rosa.vega@example.org")?;
+    let (identifier, _) = Identifier::from_value(Kind::Email, "rosa.vega@example.org").map_err(|error| CliError::said(error.to_string()))?;
+    let hash: String = identifier.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    story.ask("deny", &json!({ "kind": "email", "sha256": hash }))?;
     story.call(&Method::GET, &path, None, &["PKey", "ccpaOptOut", "ccpaOptOutLastModified"])?;
 
     say("\n5. The nightly sync writes her whole record back with \"ccpaOptOut\": false. It does not count: only she can take it back.");
@@ -150,7 +155,11 @@ impl Story {
     }
 
     fn expect(&self, decision: &str, kind: &str, value: &str) -> Result<(), CliError> {
-        let question = json!({ "purpose": "sale", "identifiers": [{ "kind": kind, "value": value }] });
+        self.ask(decision, &json!({ "kind": kind, "value": value }))
+    }
+
+    fn ask(&self, decision: &str, identifier: &Value) -> Result<(), CliError> {
+        let question = json!({ "purpose": "sale", "identifiers": [identifier] });
         let answer = self.call(&Method::POST, "/v1/decisions", Some(&question), &["decision", "reason", "as_of", "stale_ms"])?;
         if answer["decision"] == decision { Ok(()) } else { Err(CliError::said(format!("the decision should have been {decision}; please report it"))) }
     }

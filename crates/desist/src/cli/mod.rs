@@ -121,13 +121,17 @@ enum Finding {
     No,
 }
 
-/// Runs the command of the process's arguments.
-pub fn main() -> ExitCode {
-    // A panic's message can quote what it was about; where it happened is enough to find it.
+/// A panic's message can quote what it was about; where it happened is enough to find it.
+pub(crate) fn hide_panic_messages() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map_or_else(String::new, ToString::to_string);
         eprintln!("desist: a defect: panic at {place}; please report it");
     }));
+}
+
+/// Runs the command of the process's arguments.
+pub fn main() -> ExitCode {
+    hide_panic_messages();
     let result = match Cli::parse().command {
         Command::Serve(args) => serve::run(args),
         Command::Demo(args) => demo::run(&args),

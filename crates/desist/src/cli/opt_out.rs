@@ -54,6 +54,7 @@ pub fn run(args: OptOutArgs) -> Result<Finding, CliError> {
         let known: Vec<_> = Channel::ALL.iter().map(word).collect();
         CliError::said(format!("--channel: not a channel; use one of: {}", known.join(", ")))
     })?;
+    let dated = args.received_at.is_some();
     let body = RequestBody {
         kind: if args.limit { RequestKind::Limit } else { RequestKind::OptOut },
         purposes: Some(args.purposes).filter(|purposes| !purposes.is_empty()),
@@ -68,7 +69,9 @@ pub fn run(args: OptOutArgs) -> Result<Finding, CliError> {
     if args.output.json {
         print_json(&answer)?;
     } else {
-        say(&format!("recorded; every decision denies from now on\n  receipt code  {}\n  deadline      {} (by the other calendar {})\n  log entry     {}", answer.receipt_code, answer.deadline, answer.deadline_conventional, answer.seq));
+        // An act of an earlier day does not undo an opt-in that the consumer made since.
+        let effect = if dated { "recorded as of that time; an opt-in made since then stands" } else { "recorded; every decision denies from now on" };
+        say(&format!("{effect}\n  receipt code  {}\n  deadline      {} (by the other calendar {})\n  log entry     {}", answer.receipt_code, answer.deadline, answer.deadline_conventional, answer.seq));
     }
     Ok(Finding::Yes)
 }

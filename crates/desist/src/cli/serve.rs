@@ -14,6 +14,7 @@ use desist_core::identifier::{Identifier, Kind};
 use desist_engine::engine::Engine;
 use desist_engine::queue::Lane;
 use desist_engine::{keys, secrets};
+use desist_store::sqlite::FILE;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -176,11 +177,16 @@ pub fn run(args: ServeArgs) -> Result<Finding, CliError> {
 /// Opens the store and starts to listen.
 pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Server, CliError> {
     let data = args.store.data.clone();
-    make_directory(&data)?;
-    make_directory(&args.store.keys.clone().unwrap_or_else(|| data.join("keys")))?;
+    make_directory("--data", &data)?;
+    // A store that exists has its secrets somewhere: a wrong --keys must not become a directory.
+    if !data.join(FILE).exists() {
+        make_directory("--keys", &args.store.keys.clone().unwrap_or_else(|| data.join("keys")))?;
+    }
     let config = args.apply(config(&args.store)?)?;
     let (engine, first) = open(&args.store, &config)?;
-    let first_admin = if first { Some(first_start(&engine, &args.store)?) } else { None };
+    // A start that was cut off before it had made the first key makes it now.
+    let without_key = first || engine.read(|read| Ok(read.keys()?.is_empty()))?;
+    let first_admin = if without_key { Some(first_start(&engine, &args.store)?) } else { None };
     // The first phone number costs a tenth of a second; nobody should wait for it.
     std::thread::spawn(|| Identifier::from_value(Kind::Phone, "+1 212 555 2368").is_ok());
     let trusted: Trusted = Arc::new(ArcSwap::from_pointee(config.server.trusted_proxies.clone()));
@@ -226,8 +232,8 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
 }
 
 /// Makes a directory of ours, and its name durable before the store relies on the files in it.
-fn make_directory(path: &Path) -> Result<(), CliError> {
-    let failed = || CliError::io(path.display());
+fn make_directory(flag: &str, path: &Path) -> Result<(), CliError> {
+    let failed = || |error: std::io::Error| CliError::said(format!("{flag}: {}: {error}; give a directory that this user can write", path.display()));
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed())?;
     let full = path.canonicalize().map_err(failed())?;
     // What is above may not be ours to open; then somebody else made the directory.
@@ -263,6 +269,8 @@ fn first_start(engine: &Engine, args: &StoreArgs) -> Result<PathBuf, CliError> {
     let (api_key, token) = engine.shared().secrets.credentials(&seed);
     let text = Zeroizing::new(format!("{}\n", serde_json::json!({ "api_key": api_key, "token": token })));
     let path = args.data.join("first-admin.json");
+    // A file without its key can only be left of a start that was cut off.
+    let _ = std::fs::remove_file(&path);
     // The file first: a key that nobody has would be worse than a file without a key.
     secrets::write_secret(&path, text.as_bytes()).map_err(CliError::io(path.display()))?;
     engine

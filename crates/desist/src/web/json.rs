@@ -98,10 +98,10 @@ fn problem(error: &serde_json::Error, path: &Path, body: &[u8]) -> Problem {
             let expected = expected.unwrap_or("another value");
             Problem::invalid(pointer, format!("wrong value; expected {expected}"))
         }
-        // The reader calls a value that can be no name of an enumeration a syntax error.
-        _ if serde_json::from_slice::<IgnoredAny>(body).is_ok() => Problem::invalid(pointer, "wrong value; expected a name"),
         serde_json::error::Category::Eof if body.is_empty() => malformed("the body is empty; send a JSON object"),
         _ if std::str::from_utf8(body).is_err() => malformed("the body is not UTF-8").at(pointer),
+        // The reader calls a value that can be no name of an enumeration a syntax error.
+        _ if serde_json::from_slice::<IgnoredAny>(body).is_ok() => Problem::invalid(pointer, "wrong value; expected a name"),
         _ => malformed(&format!("the body is not JSON (line {}, column {})", error.line(), error.column())).at(pointer),
     }
 }

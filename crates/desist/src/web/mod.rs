@@ -180,21 +180,90 @@ fn finish(app: &App, router: Router<App>) -> Router {
     router
         .fallback(|| async { Problem::not_found() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(middleware::from_fn(log))
+        .layer(middleware::from_fn(observe))
         .layer(tower_http::catch_panic::CatchPanicLayer::custom(|_| Problem::internal().into_response()))
-        .layer(tower_http::timeout::TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, REQUEST_TIMEOUT))
         .with_state(app.clone())
 }
 
-/// The access log: route templates, never paths, queries, addresses or headers.
-async fn log(request: Request, next: Next) -> Response {
+/// A limit on the time of a request, and the access log: route templates, never paths, queries,
+/// addresses or headers.
+async fn observe(request: Request, next: Next) -> Response {
+    // Most requests end at their first poll, and the timer is never set.
+    let limited = |request| async {
+        tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| {
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the request took too long; whether it took effect is not known").into_response()
+        })
+    };
     if !tracing::enabled!(tracing::Level::INFO) {
-        return next.run(request).await;
+        return limited(request).await;
     }
     let method = request.method().clone();
     let route = request.extensions().get::<MatchedPath>().map_or_else(|| "(none)".to_owned(), |path| path.as_str().to_owned());
     let start = std::time::Instant::now();
-    let response = next.run(request).await;
+    let response = limited(request).await;
     tracing::info!(%method, route, status = response.status().as_u16(), duration_us = start.elapsed().as_micros() as u64, "request");
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use desist_engine::engine::{Options, Policy};
+    use desist_engine::env::System;
+    use desist_engine::queue::Lane;
+    use desist_store::sqlite::SqliteStore;
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    const CANARY: &str = "rosa.canary@example.org";
+    /// Set for the process in which the panics happen.
+    const CHILD: &str = "DESIST_TEST_PANICS";
+
+    /// A handler and a command that panic with what they worked on, under everything that is around
+    /// the real ones.
+    fn panics() {
+        crate::cli::hide_panic_messages();
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(std::io::stderr).init();
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path().to_owned();
+        let policy = Policy { api_opt_in_own: true, time_zone: jiff::tz::TimeZone::UTC, purposes: Vec::new() };
+        let open_store = Box::new(move || Ok(Box::new(SqliteStore::open(&data)?) as _));
+        let options = Options { business: None, keys: directory.path().join("keys"), snapshot: None, policy, env: Arc::new(System), open_store };
+        let (engine, _) = Engine::open(options).unwrap();
+        let app = App::new(engine, Config::default(), false, Arc::new(|_| Ok(())));
+        let handler = async |body: String| -> String { panic!("a handler worked on {body}") };
+        let command = async |axum::extract::State(app): axum::extract::State<App>, body: String| -> Result<(), Problem> {
+            Ok(app.engine.submit(Lane::Interactive, move |_| panic!("a command worked on {body}")).await?)
+        };
+        let router = finish(&app, Router::new().route("/handler", post(handler)).route("/command", post(command)));
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        for path in ["/handler", "/command"] {
+            let request = Request::post(path).body(Body::from(CANARY)).unwrap();
+            let (status, text) = runtime.block_on(async {
+                let response = router.clone().oneshot(request).await.unwrap();
+                (response.status(), axum::body::to_bytes(response.into_body(), 1 << 20).await.unwrap())
+            });
+            println!("answer of {path}: {status} {}", String::from_utf8_lossy(&text));
+        }
+        app.engine.close();
+    }
+
+    #[test]
+    fn a_panic_tells_where_and_not_what() {
+        if std::env::var_os(CHILD).is_some() {
+            return panics();
+        }
+        let test = "web::tests::a_panic_tells_where_and_not_what";
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.args([test, "--exact", "--nocapture"]).env(CHILD, "1").env("RUST_BACKTRACE", "1").output().unwrap();
+        let (out, err) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        assert!(output.status.success(), "{out}{err}");
+        assert!(out.contains("answer of /handler: 500") && out.contains("\"code\":\"internal\""), "{out}");
+        assert!(out.contains("answer of /command: 503") && out.contains("\"code\":\"not_durable\""), "{out}");
+        assert_eq!(err.matches("a defect: panic at ").count(), 2, "{err}");
+        for text in [&out, &err] {
+            assert!(!text.contains("canary") && !text.contains("worked on"), "{text}");
+        }
+    }
 }

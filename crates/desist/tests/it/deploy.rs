@@ -486,7 +486,10 @@ fn wrong_secret_files_end_with_2_and_the_fix() {
         std::fs::remove_dir(&path).unwrap();
         std::fs::write(&path, good).unwrap();
     }
-    refuses(data, &[&FREE[..], &["--keys", "/nowhere/keys"]].concat(), &["/nowhere/keys/pepper.key", "--keys"]);
+    let elsewhere = data.join("elsewhere");
+    let shown = elsewhere.to_str().unwrap();
+    refuses(data, &[&FREE[..], &["--keys", shown]].concat(), &[&format!("{shown}/pepper.key"), "--keys"]);
+    assert!(!elsewhere.exists(), "a wrong --keys is not made");
     assert!(Server::start_in(data, &[]).stop().success(), "with the right files all is well");
 }
 

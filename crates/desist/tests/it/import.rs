@@ -314,7 +314,8 @@ fn an_import_stays_when_an_api_client_takes_its_own_word_back() {
     let server = Server::start_in(&files.data(), &[]);
     let profile = server.post("/acme/campaign/profileAndServices/profile/", &json!({ "email": "rosa@example.org", "ccpaOptOut": true }));
     assert_eq!(profile.status, 201, "{}", profile.text);
-    assert_eq!(report(&server.data, &files.write("email\nrosa@example.org\n"), &EMAIL).0, 0);
+    // The very purposes of the client's word, which is all that denies them so far.
+    assert_eq!(report(&server.data, &files.write("email\nrosa@example.org\n"), &[EMAIL, ["--purpose", "sale"], ["--purpose", "sharing"]].concat()).0, 0);
     let path = format!("/acme/campaign/profileAndServices/profile/{}", profile.json()["PKey"].as_str().expect("a key"));
     let answer = server.send("PATCH", &path, br#"{"ccpaOptOut":false}"#, &[]);
     assert_eq!(answer.status, 200, "{}", answer.text);

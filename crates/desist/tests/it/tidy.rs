@@ -176,16 +176,13 @@ fn tracked() -> Vec<(String, String)> {
 }
 
 fn walk(dir: &Path, prefix: &str) -> Vec<String> {
+    const SKIPPED: &[&str] = &["target", ".git", "node_modules", "desist-data", "corpus", "artifacts"];
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = format!("{prefix}{name}");
         match entry.file_type() {
-            Ok(kind) if kind.is_dir() => {
-                if !["target", ".git", "node_modules", "desist-data", "corpus", "artifacts"].contains(&name.as_str()) {
-                    paths.extend(walk(&entry.path(), &format!("{path}/")));
-                }
-            }
+            Ok(kind) if kind.is_dir() && !SKIPPED.contains(&name.as_str()) => paths.extend(walk(&entry.path(), &format!("{path}/"))),
             Ok(kind) if kind.is_file() => paths.push(path),
             _ => {}
         }
@@ -273,9 +270,9 @@ type Use = (String, String, bool);
 fn dependency_table(metadata: &Value, architecture: &str) -> Vec<String> {
     let mut used = BTreeSet::<Use>::new();
     for package in members(metadata) {
-        let user = text(&package["name"]).trim_start_matches("desist-").to_owned();
+        let name = text(&package["name"]).trim_start_matches("desist-");
         for dependency in list(&package["dependencies"]).iter().filter(|dependency| dependency["path"].is_null()) {
-            used.insert((text(&dependency["name"]).to_owned(), user.clone(), dependency["kind"] == "dev"));
+            used.insert((text(&dependency["name"]).to_owned(), name.to_owned(), dependency["kind"] == "dev"));
         }
     }
     // A test dependency that the crate itself uses too needs one reason.

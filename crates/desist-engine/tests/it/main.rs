@@ -1,0 +1,13 @@
+//! The engine over a real store in a directory of its own, with a clock and a random source that the
+//! tests set, and a store that fails when they want it to.
+
+mod faults;
+mod policy;
+mod queue;
+mod random;
+mod restart;
+mod secrets;
+mod signals;
+mod story;
+mod support;
+mod time;
