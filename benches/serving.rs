@@ -60,6 +60,8 @@ fn main() {
     load(directory.path(), arguments.subjects);
     println!("  {:.0} a second through the bulk lane", arguments.subjects as f64 / started.elapsed().as_secs_f64());
 
+    memory(directory.path(), arguments.subjects);
+
     println!("\nintake, 201 after the sync: requests a second (p50 / p99 ms)");
     for connections in [1, 64, 256] {
         let mut ratios = (Vec::new(), Vec::new(), Vec::new());
@@ -91,6 +93,40 @@ fn main() {
         }
         println!("  {connections:>4} connections, median: {:.2} x", median(&mut ratios));
     }
+}
+
+/// Resident memory of the server when idle: on an empty store, and what each denied identifier adds.
+fn memory(loaded: &Path, subjects: u64) {
+    let empty = tempfile::tempdir().expect("a directory");
+    let (idle, full) = (resident_bytes(empty.path()), resident_bytes(loaded));
+    println!("\nmemory: {:.1} MiB idle on an empty store, {:.1} MiB with {subjects} denied identifiers: {:.1} bytes more for each", idle / 1048576.0, full / 1048576.0, (full - idle) / subjects as f64);
+}
+
+fn resident_bytes(data: &Path) -> f64 {
+    use std::io::{BufRead as _, BufReader};
+    let free = "127.0.0.1:0";
+    let mut server = std::process::Command::new(env!("CARGO_BIN_EXE_desist"))
+        .args(["serve", "--public", free, "--private", free, "--data"])
+        .arg(data)
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .expect("the server starts");
+    let lines = BufReader::new(server.stdout.take().expect("piped")).lines();
+    let private = lines.map_while(Result::ok).find(|line| line.trim().starts_with("private"));
+    assert!(private.is_some(), "the server listens");
+    // The thread that warms up phone numbers belongs to an idle server; it ends within seconds.
+    let end = Instant::now() + Duration::from_secs(5);
+    let status = format!("/proc/{}/status", server.id());
+    let mut bytes = 0.0;
+    while Instant::now() < end {
+        let text = std::fs::read_to_string(&status).expect("Linux");
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
+        bytes = line.trim().trim_end_matches(" kB").parse::<f64>().expect("kB") * 1024.0;
+        std::thread::park_timeout(Duration::from_millis(100));
+    }
+    server.kill().expect("it runs");
+    server.wait().expect("it ends");
+    bytes
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -48,7 +48,9 @@ impl FromStr for Column {
         let (rest, last) = text.rsplit_once(':').ok_or_else(shape)?;
         let (rest, last) = (rest.trim(), last.trim());
         let (header, kind, sha256) = match rest.rsplit_once(':') {
-            Some((header, kind)) if last.eq_ignore_ascii_case("sha256") || kind.trim().parse::<Kind>().is_ok() && last.parse::<Kind>().is_err() => {
+            Some((header, kind))
+                if last.eq_ignore_ascii_case("sha256") || kind.trim().parse::<Kind>().is_ok() && last.parse::<Kind>().is_err() =>
+            {
                 if !last.eq_ignore_ascii_case("sha256") {
                     return Err(ColumnsError::Digest(text.to_owned()));
                 }
@@ -119,7 +121,12 @@ mod tests {
         for shape in ["email", "", ":email", " :email:sha256"] {
             assert!(matches!(shape.parse::<Column>(), Err(ColumnsError::Shape(_))), "{shape}");
         }
-        for (swapped, right) in [("email:Mail", "Mail:email"), ("phone: Cell number ", "Cell number:phone"), ("email:sha256:hash", "hash:email:sha256"), ("email:hash:sha256", "hash:email:sha256")] {
+        for (swapped, right) in [
+            ("email:Mail", "Mail:email"),
+            ("phone: Cell number ", "Cell number:phone"),
+            ("email:sha256:hash", "hash:email:sha256"),
+            ("email:hash:sha256", "hash:email:sha256"),
+        ] {
             assert_eq!(swapped.parse::<Column>(), Err(ColumnsError::Swapped(swapped.to_owned(), right.to_owned())));
         }
         assert!(matches!("a:mail".parse::<Column>(), Err(ColumnsError::Kind(..))));

@@ -206,7 +206,14 @@ impl<R: Read> People<R> {
         let (delimiter, header, places) = found.ok_or(FileError::Empty)?;
         let columns = places?.into_iter().zip(columns.as_slice().iter().cloned()).collect();
         let source = Source { inner: Cursor::new(head).chain(file), hasher: Sha256::new(), bytes: 0, left: u64::MAX };
-        let mut people = Self { csv: reader(source.chain(b"\n\n".as_slice()), delimiter), columns, delimiter, width: header.len(), rows: 0, row: ByteRecord::new() };
+        let mut people = Self {
+            csv: reader(source.chain(b"\n\n".as_slice()), delimiter),
+            columns,
+            delimiter,
+            width: header.len(),
+            rows: 0,
+            row: ByteRecord::new(),
+        };
         people.advance()?;
         people.rows = 0;
         Ok(people)
@@ -362,7 +369,11 @@ fn looks_like_data(name: &str) -> bool {
 
 /// The names of the columns, as far as they can be shown: short words.
 fn describe(names: &[String]) -> String {
-    let plain = |name: &&String| !name.is_empty() && name.chars().count() <= HEADER_SHOWN_CHARS_MAX && name.chars().all(|c| c.is_alphanumeric() || " _-./:;()#".contains(c));
+    let plain = |name: &&String| {
+        !name.is_empty()
+            && name.chars().count() <= HEADER_SHOWN_CHARS_MAX
+            && name.chars().all(|c| c.is_alphanumeric() || " _-./:;()#".contains(c))
+    };
     let shown: Vec<_> = names.iter().filter(plain).take(HEADERS_SHOWN_MAX).map(|name| format!("{name:?}")).collect();
     let more = match names.len() - shown.len() {
         0 => String::new(),
@@ -379,7 +390,11 @@ fn identifier(cell: &[u8], column: &Column) -> Option<Result<Identifier, CellErr
     if text.is_empty() {
         return None;
     }
-    let identifier = if column.sha256 { Identifier::from_sha256_hex(column.kind, text) } else { Identifier::from_value(column.kind, text).map(|(identifier, _)| identifier) };
+    let identifier = if column.sha256 {
+        Identifier::from_sha256_hex(column.kind, text)
+    } else {
+        Identifier::from_value(column.kind, text).map(|(identifier, _)| identifier)
+    };
     Some(identifier.map_err(CellError::from))
 }
 

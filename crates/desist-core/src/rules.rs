@@ -245,6 +245,13 @@ impl Batch {
         for one in named.iter().filter(|one| one.kind.is_person_level()) {
             let Some(no) = self.find(records, &one.key)? else { continue };
             'holders: for holder in self.graph.holders(records, no)? {
+                // Devices change, people do not: one phone in many rows of a file is no one person.
+                for other in named.iter().filter(|other| other.kind.is_person_level()) {
+                    match self.find(records, &other.key)? {
+                        Some(other) if self.graph.holds(records, holder, other)? => {}
+                        _ => continue 'holders,
+                    }
+                }
                 for held in self.graph.held(records, holder)? {
                     if self.graph.identifier(records, held)?.is_some_and(|row| row.kind.names_subject()) {
                         continue 'holders;

@@ -586,3 +586,15 @@ fn a_wrong_link_between_two_accounts_can_be_undone() {
     assert!(world.denied(first) && !world.denied(second));
     assert!(world.unlink(&[pkey, first]).expect("known").is_some());
 }
+
+#[test]
+fn people_who_are_named_with_one_telephone_stay_different_people() {
+    let mut world = World::new();
+    let desk = phone(1);
+    for n in 0..10 {
+        world.opts_out(&[email(n), desk]);
+    }
+    assert_eq!(world.counters.subjects, 10);
+    world.opts_out(&[email(10), cookie(1)]);
+    assert_eq!(world.counters.subjects, 11);
+}

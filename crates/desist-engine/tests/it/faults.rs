@@ -23,6 +23,7 @@ struct Expected {
 /// Each step with the store as it is before it.
 fn expected() -> Vec<(&'static Step, Expected)> {
     let home = Home::new(1);
+    home.open().close();
     let mut answers = std::collections::BTreeMap::new();
     let mut all = Vec::new();
     for (place, step) in (2..).zip(&STEPS) {
@@ -128,8 +129,8 @@ fn the_first_start_is_whole_or_not_at_all() {
 /// Faults anywhere in a whole story, and again in the store that is opened after the first.
 #[test]
 fn a_story_survives_faults_in_a_row() {
-    let home = Home::new(5);
-    let engine = home.open();
+    let first = Home::new(5);
+    let engine = first.open();
     let mut whole = Story::new(engine.clone());
     whole.run_all();
     let (facts, after) = (facts_after(&engine, 0), state(&engine));
@@ -140,7 +141,7 @@ fn a_story_survives_faults_in_a_row() {
         // Lookup keys are the same only under the same pepper.
         std::fs::create_dir(home.keys()).expect("made");
         for name in ["pepper.key", "master.key"] {
-            std::fs::copy(crate::faults::keys(&whole_keys(), name), home.keys().join(name)).expect("copied");
+            std::fs::copy(first.keys().join(name), home.keys().join(name)).expect("copied");
         }
         home.plan(Opening::Fails(if n % 2 == 0 { Fault::AfterCommit(n) } else { Fault::BeforeCommit(n) }));
         home.plan(Opening::Refused);
@@ -177,7 +178,7 @@ fn durability_comes_back_by_itself() {
     assert!(!engine.is_durable());
     assert_eq!(engine.alarms(), [(AlarmKind::NotDurable, home.env.now())]);
     assert!(!is_denied(&engine, PurposeSet::SALE, &[rosa]), "decisions go on, with what is known");
-    drop(go.send(()));
+    go.send(()).expect("the writer waits");
     // Nobody writes: the writer sees by itself that its store works again.
     let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while !engine.is_durable() {

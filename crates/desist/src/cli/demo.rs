@@ -94,7 +94,8 @@ fn play(directory: &Path) -> Result<Story, CliError> {
     say("\n4. From the answer on every decision is deny, by her e-mail, by its hash, by her profile.");
     story.expect("deny", "email", "rosa.vega@example.org")?;
     let (identifier, _) = Identifier::from_value(Kind::Email, "rosa.vega@example.org").map_err(|error| CliError::said(error.to_string()))?;
-    let hash: String = identifier.digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = identifier.digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
+    let hash: String = digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect();
     story.ask("deny", &json!({ "kind": "email", "sha256": hash }))?;
     story.call(&Method::GET, &path, None, &["PKey", "ccpaOptOut", "ccpaOptOutLastModified"])?;
 

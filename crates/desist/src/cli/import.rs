@@ -45,7 +45,9 @@ const ERRORS_HEADER: &str = "line,reason\n";
 
 /// `desist import`
 #[derive(Debug, Args)]
-#[command(after_help = "An import can be cut off at any point: the same command goes on where it was. The same file again changes nothing.\nAn empty cell leaves its identifier out. Several columns of one row are one person's.\n\nExit code 0: every row was taken, 1: some were not, or not whole (see the errors file), 2: an error.\n\nExamples:\n  desist import people.csv --column email:email\n  desist import crm.csv --column 'E-mail address:email' --column Mobile:phone --column Id:customer_id --dry-run\n  desist import hashed.csv --column hash:email:sha256 --purpose sale --received-at 2026-11-14T10:00:00-08:00")]
+#[command(
+    after_help = "An import can be cut off at any point: the same command goes on where it was. The same file again changes nothing.\nAn empty cell leaves its identifier out. Several columns of one row are one person's.\n\nExit code 0: every row was taken, 1: some were not, or not whole (see the errors file), 2: an error.\n\nExamples:\n  desist import people.csv --column email:email\n  desist import crm.csv --column 'E-mail address:email' --column Mobile:phone --column Id:customer_id --dry-run\n  desist import hashed.csv --column hash:email:sha256 --purpose sale --received-at 2026-11-14T10:00:00-08:00"
+)]
 pub struct ImportArgs {
     /// The CSV file; its first row holds the names of the columns.
     file: PathBuf,
@@ -129,7 +131,10 @@ impl ErrorsFile {
             let mut start = String::new();
             let read = File::open(&path).and_then(|file| file.take(ERRORS_HEADER.len() as u64).read_to_string(&mut start));
             if (there.dev(), there.ino()) == (input.dev(), input.ino()) || read.is_err() || start != ERRORS_HEADER {
-                return Err(CliError::said(format!("--errors: {} exists and is not a list of errors of an earlier import; name another file", path.display())));
+                return Err(CliError::said(format!(
+                    "--errors: {} exists and is not a list of errors of an earlier import; name another file",
+                    path.display()
+                )));
             }
         }
         Ok(Self { path, file: None })
@@ -227,7 +232,9 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
     let before: Option<ImportProgress> = local.call(Method::POST, "/control/import/progress", Some(&import))??;
     if let Some(ImportProgress { rows, accepted, refused, finished: true }) = before {
         if args.output.json {
-            print_json(&json!({ "already_imported": true, "dry_run": args.dry_run, "rows": rows, "accepted": accepted, "refused": refused }))?;
+            print_json(
+                &json!({ "already_imported": true, "dry_run": args.dry_run, "rows": rows, "accepted": accepted, "refused": refused }),
+            )?;
         } else {
             say(&format!("already imported: {accepted} of {rows} rows were taken, {refused} were refused; nothing was changed"));
         }
@@ -240,7 +247,8 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
     errors.remove_old()?;
     let bar = ProgressBar::new(seen.rows).with_style(bar_style("rows"));
     let received_at = args.received_at.map(|time| time.to_string());
-    let body = ImportBody { import, first_row: 0, rows: Vec::new(), unreadable: 0, purposes, received_at, last: false, dry_run: args.dry_run };
+    let body =
+        ImportBody { import, first_row: 0, rows: Vec::new(), unreadable: 0, purposes, received_at, last: false, dry_run: args.dry_run };
     let mut import = Import { local: &local, body, start, errors: &mut errors, bar: &bar, accepted: 0, refused: 0, incomplete: 0 };
     let people = People::open(open()?, &columns, Some(delimiter)).map_err(unreadable)?;
     std::thread::scope(|scope| {
@@ -249,7 +257,11 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
         let sent = import.send_all(pieces);
         let read = reader.join().map_err(|_| CliError::said("a defect: the reader of the file ended; please report it"))?;
         sent?;
-        read.map_err(unreadable)?.then_some(()).ok_or_else(|| CliError::said(format!("{name}: the file changed while it was read; rows that were sent stand; import it again when it is complete")))
+        read.map_err(unreadable)?.then_some(()).ok_or_else(|| {
+            CliError::said(format!(
+                "{name}: the file changed while it was read; rows that were sent stand; import it again when it is complete"
+            ))
+        })
     })?;
     bar.finish_and_clear();
 
@@ -354,13 +366,22 @@ impl Import<'_> {
         self.body.rows = piece.people;
         self.body.unreadable = piece.refused;
         self.body.last = piece.last;
-        let answer = self.call().map_err(|error| if self.body.dry_run { error } else { CliError::said(format!("{error}\ndesist: {} rows are done; the same command goes on from there", self.body.first_row)) })?;
+        let answer = self.call().map_err(|error| {
+            if self.body.dry_run {
+                error
+            } else {
+                CliError::said(format!("{error}\ndesist: {} rows are done; the same command goes on from there", self.body.first_row))
+            }
+        })?;
         if !self.body.dry_run && answer.progress.rows < end {
-            return Err(CliError::said("the store expects other rows: it was restored, or the same import runs twice; the same command goes on from where it is"));
+            return Err(CliError::said(
+                "the store expects other rows: it was restored, or the same import runs twice; the same command goes on from where it is",
+            ));
         }
         self.accepted -= answer.refused.len() as u64;
         self.refused += answer.refused.len() as u64;
-        let late: Vec<_> = answer.refused.iter().filter_map(|(place, reason)| Some((*piece.lines.get(*place)?, format!("refused: {reason}")))).collect();
+        let late: Vec<_> =
+            answer.refused.iter().filter_map(|(place, reason)| Some((*piece.lines.get(*place)?, format!("refused: {reason}")))).collect();
         self.errors.list(&late)
     }
 

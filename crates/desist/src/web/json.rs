@@ -106,8 +106,9 @@ fn problem(error: &serde_json::Error, path: &Path, body: &[u8]) -> Problem {
     }
 }
 
+/// Starts with a letter, so it is no phone number.
 fn is_plain(name: &str) -> bool {
-    name.len() <= NAME_CHARS_MAX && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    name.len() <= NAME_CHARS_MAX && name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
 /// For members that may be absent but not `null`: use with `#[serde(default, deserialize_with = "present")]`.
@@ -192,6 +193,8 @@ mod tests {
         check(br#"{"who":[{}]}"#, 422, "missing_member", Some("/who/0/kind"));
         check(br#"{"who":[],"secrt":1}"#, 422, "unknown_member", Some("/secrt"));
         check(br#"{"who":[],"who":[]}"#, 422, "duplicate_member", Some("/who"));
+        check(br#"{"who":[],"2125552368":1}"#, 422, "unknown_member", Some(""));
+        check(br#"{"who":[{"kind":null},{"kind":7}]}"#, 422, "invalid", Some("/who/0/kind"));
         check(br#"{"who":"secret"}"#, 422, "invalid", Some("/who"));
         check(br#"{"who":[],"note":null}"#, 422, "invalid", Some("/note"));
         check(br#"{"who":[],"note":5}"#, 422, "invalid", Some("/note"));

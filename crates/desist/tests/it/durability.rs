@@ -128,7 +128,10 @@ fn log(data: &Path) -> Result<Vec<(u64, Fact)>, String> {
             Ok(())
         })
         .map_err(|error| error.to_string())?;
-    stored.into_iter().map(|(seq, bytes)| Entry::decode(&bytes).map(|entry| (seq, entry.fact)).map_err(|error| format!("entry {seq}: {error}"))).collect()
+    stored
+        .into_iter()
+        .map(|(seq, bytes)| Entry::decode(&bytes).map(|entry| (seq, entry.fact)).map_err(|error| format!("entry {seq}: {error}")))
+        .collect()
 }
 
 /// What a run under the recording layer showed.
@@ -187,7 +190,11 @@ fn record(requests: usize, restarts: usize, inject: &[&str]) -> Recorded {
     }
     inspect(&mut image, &sent, &who, true, &mut result);
     result.acknowledged = sent.len();
-    assert_eq!(sent.into_iter().collect::<Vec<_>>(), who.keys().copied().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(), "every answer that a client read is in the trace");
+    assert_eq!(
+        sent.into_iter().collect::<Vec<_>>(),
+        who.keys().copied().collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(),
+        "every answer that a client read is in the trace"
+    );
     result
 }
 
@@ -204,7 +211,9 @@ fn inspect(image: &mut Image, sent: &BTreeSet<u64>, who: &std::collections::Hash
                     }
                 }
             }
-            Err(error) => result.lost.push(format!("after {at} syncs {} answers were out and the store cannot be read: {error}", sent.len())),
+            Err(error) => {
+                result.lost.push(format!("after {at} syncs {} answers were out and the store cannot be read: {error}", sent.len()))
+            }
         }
     }
     // A first start must be possible again wherever it was cut off.
@@ -226,7 +235,13 @@ fn no_answer_leaves_before_its_batch_is_synced() {
     let requests = 200 * scale();
     let result = record(requests, 3 * scale(), &[]);
     println!("{} answers, {} syncs, {} images, {} restarts", result.acknowledged, result.syncs, result.images, result.restarts);
-    assert!(result.lost.is_empty(), "{} of {} lost, first: {:#?}", result.lost.len(), result.acknowledged, &result.lost[..result.lost.len().min(5)]);
+    assert!(
+        result.lost.is_empty(),
+        "{} of {} lost, first: {:#?}",
+        result.lost.len(),
+        result.acknowledged,
+        &result.lost[..result.lost.len().min(5)]
+    );
     assert!(result.acknowledged >= requests && result.syncs > 10 && result.restarts > 0, "{result:?}");
 }
 
@@ -279,8 +294,16 @@ struct SmallDisk(tempfile::TempDir);
 impl SmallDisk {
     fn mount(bytes: usize) -> Self {
         let at = tempfile::tempdir().expect("a temporary directory");
-        let done = Command::new("mount").args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"]).arg(at.path()).output().expect("mount runs");
-        assert!(done.status.success(), "this test mounts a small tmpfs and must be root (in a container: --cap-add SYS_ADMIN): {}", String::from_utf8_lossy(&done.stderr));
+        let done = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={bytes}"), "tmpfs"])
+            .arg(at.path())
+            .output()
+            .expect("mount runs");
+        assert!(
+            done.status.success(),
+            "this test mounts a small tmpfs and must be root (in a container: --cap-add SYS_ADMIN): {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
         Self(at)
     }
 
@@ -321,7 +344,14 @@ fn a_full_disk_refuses_intake_and_passes_by_itself() {
     let ready = || crate::support::send("GET", &format!("{}/readyz", server.private), b"", &[]).status;
     let alarm = || {
         let answer = crate::support::send("GET", &format!("{}/metrics", server.private), b"", &[]);
-        answer.text.lines().find(|line| line.starts_with("desist_alarm{") && line.contains(r#"kind="not_durable""#)).and_then(|line| line.rsplit_once(' ')).expect("the alarm is a metric").1.to_owned()
+        answer
+            .text
+            .lines()
+            .find(|line| line.starts_with("desist_alarm{") && line.contains(r#"kind="not_durable""#))
+            .and_then(|line| line.rsplit_once(' '))
+            .expect("the alarm is a metric")
+            .1
+            .to_owned()
     };
     assert_eq!((ready(), alarm().as_str()), (200, "0"));
     let mut random = Seeded::new();
@@ -355,7 +385,8 @@ fn a_full_disk_refuses_intake_and_passes_by_itself() {
             }
         }
         if round == 0 {
-            let body = json!({ "kind": "opt_out", "channel": "form", "identifiers": [{ "kind": "email", "value": "one-more@example.org" }] });
+            let body =
+                json!({ "kind": "opt_out", "channel": "form", "identifiers": [{ "kind": "email", "value": "one-more@example.org" }] });
             let answer = server.post("/v1/requests", &body);
             assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("not_durable")), "{}", answer.text);
             assert_eq!((ready(), alarm().as_str()), (503, "1"));
@@ -385,10 +416,14 @@ fn a_full_disk_refuses_intake_and_passes_by_itself() {
     assert_clean(&data);
     assert!(server.stop().success());
     let facts = log(&data).expect("readable");
-    let alarms: Vec<_> = facts.iter().map(|(_, fact)| fact).filter(|fact| matches!(fact, Fact::AlarmRaised { .. } | Fact::AlarmCleared { .. })).collect();
+    let alarms: Vec<_> =
+        facts.iter().map(|(_, fact)| fact).filter(|fact| matches!(fact, Fact::AlarmRaised { .. } | Fact::AlarmCleared { .. })).collect();
     assert!(alarms.len() >= 2 * rounds, "{} alarm facts in {rounds} rounds", alarms.len());
     for pair in alarms.chunks(2) {
-        assert!(matches!(pair, [Fact::AlarmRaised { kind: AlarmKind::NotDurable }, Fact::AlarmCleared { kind: AlarmKind::NotDurable }]), "{pair:?}");
+        assert!(
+            matches!(pair, [Fact::AlarmRaised { kind: AlarmKind::NotDurable }, Fact::AlarmCleared { kind: AlarmKind::NotDurable }]),
+            "{pair:?}"
+        );
     }
 }
 
@@ -404,7 +439,12 @@ fn a_command_beside_the_server_takes_effect_in_it_at_once() {
 #[test]
 fn a_second_server_on_the_directory_gives_up_and_names_it() {
     let server = Server::start();
-    let second = run(&server.data, &["serve", "--public", "127.0.0.1:0", "--private", "127.0.0.1:0"]);
+    // One that does not give up would serve for ever; `timeout` ends it with another code.
+    let second = Command::new("timeout")
+        .args(["20", DESIST, "serve", "--public", "127.0.0.1:0", "--private", "127.0.0.1:0", "--data"])
+        .arg(&server.data)
+        .output();
+    let second = second.expect("timeout runs");
     assert_eq!(second.status.code(), Some(2), "{second:?}");
     let said = String::from_utf8(second.stderr).expect("text");
     assert!(said.contains(&server.data.display().to_string()), "{said}");
@@ -457,7 +497,11 @@ fn a_stop_under_load_answers_what_it_took() {
                 Outcome::NotDurable | Outcome::Other(_) => panic!("{}: {:?}", one.who, one.outcome),
             }
         }
-        println!("round {round}: stopped after {after} answers and {jitter:?}, {} acknowledged, {} not taken", ours.len(), unanswered.len());
+        println!(
+            "round {round}: stopped after {after} answers and {jitter:?}, {} acknowledged, {} not taken",
+            ours.len(),
+            unanswered.len()
+        );
         assert!(ours.len() >= after);
         assert_eq!(cut, Vec::<String>::new(), "answers that ended half-way");
         let again = Server::start_in(data, &[]);

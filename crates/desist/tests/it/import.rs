@@ -83,7 +83,16 @@ const EMAIL: [&str; 2] = ["--column", "email:email"];
 
 /// Starts an import and waits until it is in the middle.
 fn in_the_middle(data: &Path, file: &Path, already: u64) -> Child {
-    let mut child = Command::new(DESIST).arg("import").arg(file).args(EMAIL).arg("--data").arg(data).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut child = Command::new(DESIST)
+        .arg("import")
+        .arg(file)
+        .args(EMAIL)
+        .arg("--data")
+        .arg(data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("it starts");
     let started = Instant::now();
     while number(&status(data), "denied_identifiers") < already + 1000 {
         assert!(child.try_wait().expect("a child").is_none(), "it ended too early");
@@ -98,14 +107,22 @@ fn everybody_in_the_file_is_denied_at_once_and_for_good() {
     let server = Server::start_in(&files.data(), &[]);
     let hash = Sha256::digest("hashed@example.org").iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
     // As a spreadsheet writes it.
-    let file = files.write(format!("\u{feff}Mail;Cell;Digest;Note\r\nRosa@Example.org ;(212) 555-2368;;\"two\r\nlines\"\r\n;;{hash};\r\n;;;\r\n\"ana@example.org\";;;x"));
+    let file = files.write(format!(
+        "\u{feff}Mail;Cell;Digest;Note\r\nRosa@Example.org ;(212) 555-2368;;\"two\r\nlines\"\r\n;;{hash};\r\n;;;\r\n\"ana@example.org\";;;x"
+    ));
     let columns = ["--column", "Mail:email", "--column", "Cell:phone", "--column", "Digest:email:sha256"];
     let everybody = ["email:rosa@example.org", "phone:+12125552368", "email:hashed@example.org", "email:ana@example.org"];
     assert!(everybody.iter().all(|who| !denied(&server.data, who)));
     let (code, answer) = report(&server.data, &file, &columns);
-    assert_eq!((code, &answer), (0, &json!({
-        "already_imported": false, "dry_run": false, "rows": 3, "accepted": 3, "refused": 0, "incomplete": 0, "resumed_after": 0, "errors": null,
-    })));
+    assert_eq!(
+        (code, &answer),
+        (
+            0,
+            &json!({
+                "already_imported": false, "dry_run": false, "rows": 3, "accepted": 3, "refused": 0, "incomplete": 0, "resumed_after": 0, "errors": null,
+            })
+        )
+    );
     assert!(everybody.iter().all(|who| denied(&server.data, who)));
     assert!(!denied(&server.data, "email:nobody@example.org"));
     assert_eq!(files.errors(), None);
@@ -116,7 +133,8 @@ fn everybody_in_the_file_is_denied_at_once_and_for_good() {
     clean(&files.data());
 
     // And without a server: a list that covers other purposes is another import.
-    let (code, _) = report(&files.data(), &file, &[&columns[..], &["--purpose", "profiling", "--received-at", "2026-01-02T03:04:05Z"]].concat());
+    let (code, _) =
+        report(&files.data(), &file, &[&columns[..], &["--purpose", "profiling", "--received-at", "2026-01-02T03:04:05Z"]].concat());
     assert_eq!(code, 0);
     let output = run(&files.data(), &["decide", "email:ana@example.org", "--purpose", "profiling"]);
     assert_eq!(self::code(&output), 1);
@@ -132,7 +150,21 @@ fn the_same_file_again_changes_nothing() {
     assert_eq!(report(&server.data, &file, &columns).0, 1);
     let (before, errors) = (status(&server.data), files.errors());
     // The order of columns and purposes says nothing else.
-    for again in [&columns[..], &["--column", "phone:phone", "--column", "email:email", "--purpose", "targeted_advertising", "--purpose", "sharing", "--purpose", "sale"]] {
+    for again in [
+        &columns[..],
+        &[
+            "--column",
+            "phone:phone",
+            "--column",
+            "email:email",
+            "--purpose",
+            "targeted_advertising",
+            "--purpose",
+            "sharing",
+            "--purpose",
+            "sale",
+        ],
+    ] {
         let (code, answer) = report(&server.data, &file, again);
         assert_eq!((code, answer), (0, json!({ "already_imported": true, "dry_run": false, "rows": 4, "accepted": 3, "refused": 1 })));
     }
@@ -166,11 +198,19 @@ fn refused_rows_are_listed_without_what_they_hold() {
     let file = files.write(b"email,phone,note\nsecret,,\n\nrosa@example.org,12,\nx\n,,secret\n\"secret\nsecret\",,\n\xff@example.org,,\n");
     let columns = ["--column", "email:email", "--column", "phone:phone"];
     let (code, answer) = report(&server.data, &file, &columns);
-    assert_eq!((code, number(&answer, "rows"), number(&answer, "accepted"), number(&answer, "refused"), number(&answer, "incomplete")), (1, 6, 1, 5, 1));
+    assert_eq!(
+        (code, number(&answer, "rows"), number(&answer, "accepted"), number(&answer, "refused"), number(&answer, "incomplete")),
+        (1, 6, 1, 5, 1)
+    );
     let errors = files.errors().expect("rows were refused");
     let lines: Vec<_> = errors.lines().map(|line| line.split(',').next().unwrap()).collect();
     assert_eq!(lines, ["line", "2", "4", "5", "6", "7", "9"]);
-    assert!(!errors.contains("secret") && errors.contains("4,\"taken without its phone: ") && errors.contains("\n6,\"refused: every identifier is empty\"\n"), "{errors}");
+    assert!(
+        !errors.contains("secret")
+            && errors.contains("4,\"taken without its phone: ")
+            && errors.contains("\n6,\"refused: every identifier is empty\"\n"),
+        "{errors}"
+    );
     let mode = std::fs::metadata(answer["errors"].as_str().unwrap()).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     assert!(denied(&server.data, "email:rosa@example.org"));
@@ -227,13 +267,19 @@ fn one_phone_does_not_make_five_thousand_people_one() {
     }
     // What one of them says later is not said for the others, nor for who else has the phone.
     let name = |kind: &str, value: &str| json!({ "kind": kind, "value": value });
-    let answer = server.post("/v1/requests", &json!({ "kind": "opt_out", "purposes": ["admt"], "channel": "form", "identifiers": [name("email", "person3@example.org")] }));
+    let answer = server.post(
+        "/v1/requests",
+        &json!({ "kind": "opt_out", "purposes": ["admt"], "channel": "form", "identifiers": [name("email", "person3@example.org")] }),
+    );
     assert_eq!(answer.status, 201, "{}", answer.text);
     for (n, expected) in [(3, "deny"), (4, "allow"), (4000, "allow")] {
-        let answer = server.post("/v1/decisions", &json!({ "purpose": "admt", "identifiers": [name("email", &format!("person{n}@example.org"))] }));
+        let answer =
+            server.post("/v1/decisions", &json!({ "purpose": "admt", "identifiers": [name("email", &format!("person{n}@example.org"))] }));
         assert_eq!(answer.json()["decision"], expected, "person{n}");
     }
-    let answer = server.post("/v1/subjects/lookup", &json!({ "identifiers": [name("phone", "+12125552368"), name("email", "person4999@example.org")] })).json();
+    let answer = server
+        .post("/v1/subjects/lookup", &json!({ "identifiers": [name("phone", "+12125552368"), name("email", "person4999@example.org")] }))
+        .json();
     assert_eq!(answer["identifiers"][0]["shared"], true);
     assert_eq!(answer["identifiers"][1]["subjects"].as_array().map(Vec::len), Some(1));
     clean(&server.data);
@@ -315,7 +361,11 @@ fn an_import_stays_when_an_api_client_takes_its_own_word_back() {
     let profile = server.post("/acme/campaign/profileAndServices/profile/", &json!({ "email": "rosa@example.org", "ccpaOptOut": true }));
     assert_eq!(profile.status, 201, "{}", profile.text);
     // The very purposes of the client's word, which is all that denies them so far.
-    assert_eq!(report(&server.data, &files.write("email\nrosa@example.org\n"), &[EMAIL, ["--purpose", "sale"], ["--purpose", "sharing"]].concat()).0, 0);
+    assert_eq!(
+        report(&server.data, &files.write("email\nrosa@example.org\n"), &[EMAIL, ["--purpose", "sale"], ["--purpose", "sharing"]].concat())
+            .0,
+        0
+    );
     let path = format!("/acme/campaign/profileAndServices/profile/{}", profile.json()["PKey"].as_str().expect("a key"));
     let answer = server.send("PATCH", &path, br#"{"ccpaOptOut":false}"#, &[]);
     assert_eq!(answer.status, 200, "{}", answer.text);

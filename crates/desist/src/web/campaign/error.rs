@@ -15,10 +15,11 @@ impl Echo {
     fn when(text: &str, len_max: usize, allowed: impl Fn(u8) -> bool) -> Self {
         Self(((1..=len_max).contains(&text.len()) && text.bytes().all(allowed)).then(|| text.to_owned()))
     }
-    /// The name of a member, with dots between levels; starts with a letter, so it is no phone number.
+    /// The name of a member, with dots between levels; each starts with a letter, so it is no phone number.
     pub fn name(text: &str) -> Self {
         let word = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
-        Self::when(if text.starts_with(|first: char| first.is_ascii_alphabetic()) { text } else { "" }, 64, word)
+        let is_name = text.split('.').all(|level| level.starts_with(|first: char| first.is_ascii_alphabetic()));
+        Self::when(if is_name { text } else { "" }, 64, word)
     }
     /// A value given for an enumeration.
     pub fn choice(text: &str) -> Self {
@@ -233,6 +234,7 @@ mod tests {
         for error in [
             CampaignError::UnknownAttribute(Echo::name("rosa@example.org")),
             CampaignError::UnknownAttribute(Echo::name("5551234567")),
+            CampaignError::UnknownAttribute(Echo::name("location.5551234567")),
             CampaignError::NotInEnumeration { field: "gender", value: Echo::choice("Rosa Vega") },
             CampaignError::NotInEnumeration { field: "gender", value: Echo::choice(&"x".repeat(33)) },
             pkey("rosa@example.org"),

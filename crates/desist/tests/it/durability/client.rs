@@ -34,7 +34,10 @@ pub struct Client {
 impl Client {
     pub fn new(server: &Server) -> Self {
         let address = server.private.strip_prefix("http://").expect("plain http").to_owned();
-        let head = format!("host: {address}\r\nauthorization: Bearer {}\r\nx-api-key: {}\r\ncontent-type: application/json\r\n", server.token, server.api_key);
+        let head = format!(
+            "host: {address}\r\nauthorization: Bearer {}\r\nx-api-key: {}\r\ncontent-type: application/json\r\n",
+            server.token, server.api_key
+        );
         Self { address, head, stream: None }
     }
 

@@ -18,16 +18,33 @@ pub const CALLS: &str = "trace=openat,open,creat,lseek,write,writev,pwrite64,pwr
 #[derive(Debug)]
 pub enum Event {
     /// A file was opened; made, if it was not there and `create`.
-    Opened { path: PathBuf, create: bool, truncate: bool },
+    Opened {
+        path: PathBuf,
+        create: bool,
+        truncate: bool,
+    },
     MadeDirectory(PathBuf),
-    Wrote { path: PathBuf, at: u64, bytes: Vec<u8> },
-    Truncated { path: PathBuf, to: u64 },
+    Wrote {
+        path: PathBuf,
+        at: u64,
+        bytes: Vec<u8>,
+    },
+    Truncated {
+        path: PathBuf,
+        to: u64,
+    },
     Removed(PathBuf),
-    Renamed { from: PathBuf, to: PathBuf },
+    Renamed {
+        from: PathBuf,
+        to: PathBuf,
+    },
     /// A sync began.
     Syncing(usize),
     /// It ended well; the number is that of its beginning.
-    Synced { path: PathBuf, id: usize },
+    Synced {
+        path: PathBuf,
+        id: usize,
+    },
     /// The answer with this entry number was handed to the kernel.
     Answered(u64),
 }
@@ -96,18 +113,27 @@ impl Reader {
     /// What it has done when it ends.
     fn ended(&mut self, call: &str, id: usize) -> Option<Event> {
         let (name, arguments) = call.split_once('(').expect("a call");
-        let (arguments, result) = arguments.rsplit_once(") ").map(|(arguments, rest)| (arguments, rest.trim_start().trim_start_matches("= "))).unwrap_or_else(|| panic!("no result: {}", &call[..call.len().min(200)]));
+        let (arguments, result) = arguments
+            .rsplit_once(") ")
+            .map(|(arguments, rest)| (arguments, rest.trim_start().trim_start_matches("= ")))
+            .unwrap_or_else(|| panic!("no result: {}", &call[..call.len().min(200)]));
         if result.starts_with('-') || result.starts_with('?') {
             return None;
         }
         let path = match name {
-            "openat" | "mkdir" | "mkdirat" | "unlink" | "unlinkat" | "rename" | "renameat" | "renameat2" => quoted(arguments).first().and_then(|path| self.ours(path)),
+            "openat" | "mkdir" | "mkdirat" | "unlink" | "unlinkat" | "rename" | "renameat" | "renameat2" => {
+                quoted(arguments).first().and_then(|path| self.ours(path))
+            }
             _ => self.path_of(arguments),
         };
         let moved_here = || quoted(arguments).get(1).and_then(|path| self.ours(path));
         let path = path.or_else(moved_here)?;
-        let number = |place: usize| -> u64 { arguments.rsplit(", ").nth(place).and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name}: no number")) };
-        let done = || -> usize { result.split([' ', '<']).next().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name}: {result}")) };
+        let number = |place: usize| -> u64 {
+            arguments.rsplit(", ").nth(place).and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name}: no number"))
+        };
+        let done = || -> usize {
+            result.split([' ', '<']).next().and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name}: {result}"))
+        };
         match name {
             "lseek" => {
                 self.positions.insert(descriptor(arguments)?.0.to_owned(), done() as u64);
@@ -135,7 +161,9 @@ impl Reader {
             }
             "ftruncate" => Some(Event::Truncated { path, to: number(0) }),
             "unlink" | "unlinkat" => Some(Event::Removed(path)),
-            "rename" | "renameat" | "renameat2" => Some(Event::Renamed { from: path, to: moved_here().expect("renamed within the directory") }),
+            "rename" | "renameat" | "renameat2" => {
+                Some(Event::Renamed { from: path, to: moved_here().expect("renamed within the directory") })
+            }
             "fsync" | "fdatasync" => (!result.contains("INJECTED")).then_some(Event::Synced { path, id }),
             _ => panic!("not in the model: {name} on {}", path.display()),
         }
@@ -230,7 +258,15 @@ impl Image {
     pub fn new(data: &Path, out: &Path) -> Self {
         assert_ne!(data, out);
         std::fs::create_dir(out).expect("a directory");
-        Self { inodes: Vec::new(), live: BTreeMap::new(), durable: BTreeMap::new(), begun: HashMap::new(), changes: 0, out: out.to_owned(), written: BTreeMap::new() }
+        Self {
+            inodes: Vec::new(),
+            live: BTreeMap::new(),
+            durable: BTreeMap::new(),
+            begun: HashMap::new(),
+            changes: 0,
+            out: out.to_owned(),
+            written: BTreeMap::new(),
+        }
     }
 
     fn inode(&mut self, path: &Path) -> &mut Inode {
@@ -294,7 +330,8 @@ impl Image {
         }
         // A name counts only below directories whose names are durable too.
         let reached = |name: &Path| name.ancestors().skip(1).all(|above| above.as_os_str().is_empty() || self.durable.contains_key(above));
-        let names: BTreeMap<_, _> = self.durable.iter().filter(|(name, _)| reached(name)).map(|(name, inode)| (name.clone(), *inode)).collect();
+        let names: BTreeMap<_, _> =
+            self.durable.iter().filter(|(name, _)| reached(name)).map(|(name, inode)| (name.clone(), *inode)).collect();
         for (name, inode) in &self.written {
             if inode.is_some() && names.get(name) != Some(inode) {
                 std::fs::remove_file(self.out.join(name)).expect("it was written");
