@@ -11,9 +11,9 @@
 
 use std::sync::LazyLock;
 
+use jiff::Timestamp;
 use jiff::civil::{Date, Weekday};
 use jiff::tz::TimeZone;
-use jiff::Timestamp;
 use serde::Deserialize;
 
 /// Business days within which an opt-out or limit must be honoured (11 CCR 7026(f), 7027(g)).
@@ -60,9 +60,8 @@ pub struct UnknownTimeZone {
     pub name: String,
 }
 
-static CALENDARS: LazyLock<Calendars> = LazyLock::new(|| {
-    serde_json::from_str(include_str!("calendars.json")).expect("the calendars are valid, a test reads them")
-});
+static CALENDARS: LazyLock<Calendars> =
+    LazyLock::new(|| serde_json::from_str(include_str!("calendars.json")).expect("the calendars are valid, a test reads them"));
 
 // Names and sources in the data are for people.
 #[derive(Deserialize)]
@@ -126,8 +125,8 @@ impl Calendars {
         while left > 0 {
             let Ok(next) = date.tomorrow() else { break };
             date = next;
-            let closed = calendar.closed_weekdays.contains(&Day(date.weekday()))
-                || self.holidays.iter().any(|holiday| holiday.falls_on(date));
+            let closed =
+                calendar.closed_weekdays.contains(&Day(date.weekday())) || self.holidays.iter().any(|holiday| holiday.falls_on(date));
             left -= u32::from(!closed);
         }
         date

@@ -90,7 +90,12 @@ pub struct Context {
 
 /// Decides one purpose for one person, named by any identifiers. Deny wins; absent knowledge
 /// allows an opt-out purpose and denies an opt-in one.
-pub fn decide(purpose: PurposeSet, needs_opt_in: bool, verdicts: impl IntoIterator<Item = (Kind, Verdict)>, context: Context) -> (Decision, Reason) {
+pub fn decide(
+    purpose: PurposeSet,
+    needs_opt_in: bool,
+    verdicts: impl IntoIterator<Item = (Kind, Verdict)>,
+    context: Context,
+) -> (Decision, Reason) {
     if context.gpc && PurposeSet::GPC.contains(purpose) {
         return (Decision::Deny, Reason::Gpc);
     }

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, btree_map};
 use crate::decision::Verdict;
 use crate::fact::{Channel, Entry, Fact, IdRef};
 use crate::identifier::Kind;
-use crate::limits::{HOLDERS_MAX, HELD_MAX};
+use crate::limits::{HELD_MAX, HOLDERS_MAX};
 use crate::lookup::LookupKey;
 use crate::mark::{Class, IdentifierNo, Line, Mark, SubjectNo};
 use crate::purpose::PurposeSet;
@@ -109,7 +109,11 @@ impl Graph {
         }
         let mut holders: BTreeSet<_> = records.holders(no)?.into_iter().collect();
         for ((_, subject), holds) in self.holds_by_identifier.range((no, SubjectNo(0))..=(no, SubjectNo(u64::MAX))) {
-            if *holds { holders.insert(*subject) } else { holders.remove(subject) };
+            if *holds {
+                holders.insert(*subject)
+            } else {
+                holders.remove(subject)
+            };
         }
         Ok(holders.into_iter().collect())
     }
@@ -118,7 +122,11 @@ impl Graph {
     pub fn held<R: Records + ?Sized>(&mut self, records: &mut R, no: SubjectNo) -> Result<Vec<IdentifierNo>, R::Error> {
         let mut held: BTreeSet<_> = records.held(no)?.into_iter().collect();
         for ((_, identifier), holds) in self.holds.range((no, IdentifierNo(0))..=(no, IdentifierNo(u64::MAX))) {
-            if *holds { held.insert(*identifier) } else { held.remove(identifier) };
+            if *holds {
+                held.insert(*identifier)
+            } else {
+                held.remove(identifier)
+            };
         }
         Ok(held.into_iter().collect())
     }
@@ -251,7 +259,14 @@ impl Graph {
         Ok(())
     }
 
-    fn join_subject<R: Records + ?Sized>(&mut self, records: &mut R, no: SubjectNo, class: Class, mark: Mark, purposes: PurposeSet) -> Result<(), R::Error> {
+    fn join_subject<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        no: SubjectNo,
+        class: Class,
+        mark: Mark,
+        purposes: PurposeSet,
+    ) -> Result<(), R::Error> {
         self.subject(records, no)?;
         if self.subjects.get_mut(&no).expect("just loaded").line.join(class, mark, purposes) {
             self.dirty_subjects.insert(no);
@@ -265,7 +280,14 @@ impl Graph {
         }
     }
 
-    fn link<R: Records + ?Sized>(&mut self, records: &mut R, subject: SubjectNo, no: IdentifierNo, kind: Kind, entry: &Entry) -> Result<(), R::Error> {
+    fn link<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        subject: SubjectNo,
+        no: IdentifierNo,
+        kind: Kind,
+        entry: &Entry,
+    ) -> Result<(), R::Error> {
         self.touch(records, no, kind)?;
         if self.holds(records, subject, no)? {
             return Ok(());
@@ -286,7 +308,13 @@ impl Graph {
         Ok(())
     }
 
-    fn unlink<R: Records + ?Sized>(&mut self, records: &mut R, subject: SubjectNo, identifiers: &[IdRef], entry: &Entry) -> Result<(), R::Error> {
+    fn unlink<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        subject: SubjectNo,
+        identifiers: &[IdRef],
+        entry: &Entry,
+    ) -> Result<(), R::Error> {
         let mut ended = BTreeSet::new();
         let mut passing = Vec::new();
         for IdRef(no, _) in identifiers {
@@ -332,7 +360,13 @@ impl Graph {
 
     /// Writes what each side of a subject's holds denies through the other onto its own line.
     /// `ending` are the loaded identifiers that pass no more, each with its own line as it was.
-    fn keep_denials<R: Records + ?Sized>(&mut self, records: &mut R, subject: SubjectNo, ending: &[(IdentifierNo, Line)], entry: &Entry) -> Result<(), R::Error> {
+    fn keep_denials<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        subject: SubjectNo,
+        ending: &[(IdentifierNo, Line)],
+        entry: &Entry,
+    ) -> Result<(), R::Error> {
         let own = self.subject(records, subject)?.line.clone();
         let mut person_level = Vec::new();
         if ending.iter().any(|(no, _)| self.identifiers[no].kind.names_subject()) {

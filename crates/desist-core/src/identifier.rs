@@ -292,7 +292,9 @@ fn email(value: &str) -> Result<String, IdentifierError> {
 }
 
 fn a_labels(domain: &str) -> Result<Cow<'_, str>, IdentifierError> {
-    Uts46::new().to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::Allow, DnsLength::Verify).map_err(|_| IdentifierError::EmailDomain)
+    Uts46::new()
+        .to_ascii(domain.as_bytes(), AsciiDenyList::STD3, Hyphens::Allow, DnsLength::Verify)
+        .map_err(|_| IdentifierError::EmailDomain)
 }
 
 /// What [`a_labels`] gives for nearly all domains, without its tables: letters, digits and hyphens in
@@ -564,7 +566,9 @@ mod tests {
         assert_eq!(Identifier::from_sha256_hex(Kind::Email, hash), Ok(identifier));
         assert_eq!(Identifier::from_sha256_hex(Kind::Email, &hash.to_uppercase()), Ok(identifier));
         assert_ne!(Identifier::from_sha256_hex(Kind::CustomerId, hash), Ok(identifier));
-        for wrong in ["", &hash[1..], &hash[2..], &format!("{hash}00"), &format!(" {}", &hash[1..]), &hash.replace('b', "g"), &"é".repeat(32)] {
+        for wrong in
+            ["", &hash[1..], &hash[2..], &format!("{hash}00"), &format!(" {}", &hash[1..]), &hash.replace('b', "g"), &"é".repeat(32)]
+        {
             assert_eq!(Identifier::from_sha256_hex(Kind::Email, wrong), Err(IdentifierError::InvalidHash), "{wrong}");
         }
     }

@@ -71,8 +71,7 @@ impl LookupKeys {
     pub fn new(pepper: &Pepper, business: &str, generation: u32) -> Self {
         let hkdf = Hkdf::<Sha256>::new(None, &pepper.0);
         let ciphers = Kind::ALL.map(|kind| {
-            let [business, kind, generation] =
-                [business.as_bytes(), kind.name().as_bytes(), &generation.to_be_bytes()];
+            let [business, kind, generation] = [business.as_bytes(), kind.name().as_bytes(), &generation.to_be_bytes()];
             let info = [b"desist/lookup/v1", business, kind, generation].join(&0);
             let mut key = Zeroizing::new([0; 32]);
             hkdf.expand(&info, &mut *key).expect("32 bytes are a length that HKDF-SHA256 gives");
@@ -132,9 +131,7 @@ mod tests {
     #[test]
     fn known_answers() {
         // Computed with HKDF and AES-ECB of Python's `cryptography` 48 (OpenSSL).
-        let key = |kind, generation, value| {
-            LookupKeys::new(&pepper(), "acme", generation).key_of(&identifier(kind, value)).0
-        };
+        let key = |kind, generation, value| LookupKeys::new(&pepper(), "acme", generation).key_of(&identifier(kind, value)).0;
         assert_eq!(key(Kind::Email, 1, "Rosa@Example.org"), 0x0c47_9d66_0452_8ff5_a30e_fff9_ec33_0223_u128.to_be_bytes());
         assert_eq!(key(Kind::Phone, 258, "(202) 555-0123"), 0xff2e_5fb9_15a0_6165_128d_8f72_944e_f783_u128.to_be_bytes());
     }

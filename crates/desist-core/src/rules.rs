@@ -287,7 +287,13 @@ impl Batch {
     }
 
     /// Links `named` to the subject as far as there is room, and returns all references.
-    fn link_named<R: Records + ?Sized>(&mut self, records: &mut R, subject: SubjectNo, named: &[Named], by: Actor) -> Result<Vec<IdRef>, R::Error> {
+    fn link_named<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        subject: SubjectNo,
+        named: &[Named],
+        by: Actor,
+    ) -> Result<Vec<IdRef>, R::Error> {
         let mut all = Vec::with_capacity(named.len());
         let mut missing = Vec::new();
         for one in named {
@@ -345,7 +351,15 @@ impl Batch {
     }
 
     /// Checks the first step of an opt-in and fixes whom it is about. Writes nothing but its fact.
-    pub fn ask_opt_in<R: Records + ?Sized>(&mut self, records: &mut R, request: RequestId, named: &[Named], purposes: PurposeSet, channel: Channel, by: Actor) -> Result<Result<OptInTarget, Refused>, R::Error> {
+    pub fn ask_opt_in<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        request: RequestId,
+        named: &[Named],
+        purposes: PurposeSet,
+        channel: Channel,
+        by: Actor,
+    ) -> Result<Result<OptInTarget, Refused>, R::Error> {
         if let Err(refused) = Self::check_named(named) {
             return Ok(Err(refused));
         }
@@ -367,7 +381,8 @@ impl Batch {
                     // Every named identifier is this subject's, and the account's name is nobody else's.
                     let held = match self.find(records, &one.key)? {
                         Some(no) => {
-                            self.graph.holds(records, subject, no)? && (!one.kind.names_subject() || self.graph.holders(records, no)?.len() == 1)
+                            self.graph.holds(records, subject, no)?
+                                && (!one.kind.names_subject() || self.graph.holders(records, no)?.len() == 1)
                         }
                         None => false,
                     };
@@ -385,7 +400,15 @@ impl Batch {
 
     /// The second step: the target's own line is answered, with the account's names and the devices
     /// that this subject alone holds.
-    pub fn confirm_opt_in<R: Records + ?Sized>(&mut self, records: &mut R, request: RequestId, target: &OptInTarget, purposes: PurposeSet, channel: Channel, by: Actor) -> Result<u64, R::Error> {
+    pub fn confirm_opt_in<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        request: RequestId,
+        target: &OptInTarget,
+        purposes: PurposeSet,
+        channel: Channel,
+        by: Actor,
+    ) -> Result<u64, R::Error> {
         let mut identifiers = Vec::new();
         match target.subject {
             None => {
@@ -411,7 +434,12 @@ impl Batch {
     }
 
     /// States that identifiers are one person's. Returns the entry, or none if all was known.
-    pub fn link<R: Records + ?Sized>(&mut self, records: &mut R, named: &[Named], by: Actor) -> Result<Result<Option<u64>, Refused>, R::Error> {
+    pub fn link<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        named: &[Named],
+        by: Actor,
+    ) -> Result<Result<Option<u64>, Refused>, R::Error> {
         if let Err(refused) = Self::check_named(named) {
             return Ok(Err(refused));
         }
@@ -447,7 +475,12 @@ impl Batch {
 
     /// Ends links: the named account (or the subject that holds all that is named) lets the other
     /// identifiers go. What was denied through them stays on both sides.
-    pub fn unlink<R: Records + ?Sized>(&mut self, records: &mut R, named: &[Named], by: Actor) -> Result<Result<Option<u64>, Refused>, R::Error> {
+    pub fn unlink<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        named: &[Named],
+        by: Actor,
+    ) -> Result<Result<Option<u64>, Refused>, R::Error> {
         if let Err(refused) = Self::check_named(named) {
             return Ok(Err(refused));
         }
@@ -474,7 +507,14 @@ impl Batch {
     }
 
     /// Makes what a profile holds exactly `named`, ending and beginning links as needed.
-    pub fn hold_exactly<R: Records + ?Sized>(&mut self, records: &mut R, subject: SubjectNo, old: &[Named], new: &[Named], by: Actor) -> Result<(), R::Error> {
+    pub fn hold_exactly<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        subject: SubjectNo,
+        old: &[Named],
+        new: &[Named],
+        by: Actor,
+    ) -> Result<(), R::Error> {
         let mut ended = Vec::new();
         for one in old.iter().filter(|one| !new.contains(one)) {
             if let Some(no) = self.find(records, &one.key)? {
@@ -503,7 +543,15 @@ impl Batch {
 
     /// An API client wishes to allow again: it can end only what it denied itself on this profile.
     /// `alone` says that the wish was the request's only member.
-    pub fn api_opt_in<R: Records + ?Sized>(&mut self, records: &mut R, subject: SubjectNo, purposes: PurposeSet, alone: bool, allowed_by_policy: bool, by: Actor) -> Result<ApiOptIn, R::Error> {
+    pub fn api_opt_in<R: Records + ?Sized>(
+        &mut self,
+        records: &mut R,
+        subject: SubjectNo,
+        purposes: PurposeSet,
+        alone: bool,
+        allowed_by_policy: bool,
+        by: Actor,
+    ) -> Result<ApiOptIn, R::Error> {
         if !self.graph.subject_denied(records, subject)?.intersects(purposes) {
             return Ok(ApiOptIn::AlreadyAllowed);
         }

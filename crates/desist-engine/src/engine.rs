@@ -339,7 +339,11 @@ impl Engine {
             snapshot: options.snapshot,
             kept_upto,
         };
-        engine.declare(&options.policy)?;
+        if let Err(error) = engine.declare(&options.policy) {
+            // The writer holds the store's lock, and would for good.
+            engine.close();
+            return Err(error);
+        }
         Ok((engine, first))
     }
 
@@ -497,8 +501,11 @@ impl Engine {
         }
         if !new.is_empty() {
             self.submit_blocking(Lane::Interactive, move |ctx| {
-                let free = FIRST_DECLARED_BIT + ctx.write.purposes()?.len() as u32;
-                for (bit, (name, model)) in (free..).zip(&new) {
+                let stored = ctx.write.purposes()?;
+                // Somebody else may have declared them since.
+                let new = new.iter().filter(|(name, _)| stored.iter().all(|(_, known, _)| known != name));
+                let free = FIRST_DECLARED_BIT + stored.len() as u32;
+                for (bit, (name, model)) in (free..).zip(new) {
                     let digest = Digest(Sha256::digest(name).into());
                     ctx.batch.emit(ctx.write, Fact::PurposeDeclared { bit, name: digest, model: *model })?;
                     ctx.write.put_purpose(bit, name, *model)?;

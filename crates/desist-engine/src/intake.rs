@@ -3,10 +3,10 @@
 use desist_core::calendar::{CCPA_BUSINESS_DAYS, deadlines};
 use desist_core::decision::Context;
 use desist_core::fact::{Actor, Channel, Digest, Fact, RequestId, RequestKind};
-use desist_core::limits::CONFIRM_SECONDS_MAX;
+use desist_core::limits::{CONFIRM_SECONDS_MAX, NAMED_MAX};
 use desist_core::mark::{Class, SubjectNo};
 use desist_core::purpose::PurposeSet;
-use desist_core::rules::{Named, OptInTarget, OptOut, Recorded};
+use desist_core::rules::{Named, OptInTarget, OptOut, Recorded, Refused};
 use desist_store::{ImportRow, Owner, Remembered, RequestRow, Status, StoreError};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
@@ -135,8 +135,7 @@ pub fn record(ctx: &mut Ctx<'_>, new: &NewRequest, subject: Option<SubjectNo>) -
         let owner = Owner::Request(id);
         ctx.write.vault_put(owner, &ctx.shared.vault.seal(owner, &salted, env))?;
     }
-    let recorded_at = ctx.now_ms.div_euclid(1000);
-    let acted_at = new.acted_at.unwrap_or(recorded_at);
+    let acted_at = new.acted_at.unwrap_or(ctx.now_ms.div_euclid(1000));
     let due = deadlines(acted_at, &ctx.shared.policy.load().time_zone, CCPA_BUSINESS_DAYS);
     let row = RequestRow {
         id,
@@ -147,7 +146,7 @@ pub fn record(ctx: &mut Ctx<'_>, new: &NewRequest, subject: Option<SubjectNo>) -
         purposes: new.purposes,
         seq: recorded.seq,
         acted_at,
-        recorded_at,
+        recorded_at: ctx.batch.now,
         deadline: due.strict.to_string(),
         deadline_conventional: due.conventional.to_string(),
         subject: recorded.subject,
@@ -185,7 +184,8 @@ pub fn confirm(ctx: &mut Ctx<'_>, id: RequestId, confirm_token: &str, by: Actor)
     if !bool::from(hash(confirm_token).ct_eq(&expected)) {
         return Ok(Err(Refusal::WrongToken));
     }
-    if ctx.now_ms.div_euclid(1000) - row.recorded_at > CONFIRM_SECONDS_MAX {
+    // By the time of the log, which a clock that is set back does not turn back.
+    if ctx.batch.now - row.recorded_at > CONFIRM_SECONDS_MAX {
         return Ok(Err(Refusal::Expired));
     }
     let target = OptInTarget { subject: row.subject, named: row.identifiers.clone() };
@@ -271,6 +271,10 @@ pub fn import(ctx: &mut Ctx<'_>, chunk: &ImportChunk) -> Outcome<ImportProgress>
     let mut row = ctx.write.import(&chunk.import)?.unwrap_or_default();
     if row.finished || row.rows != chunk.first_row {
         return Ok(Ok(row.into()));
+    }
+    // Before anything is written: a refusal leaves nothing behind.
+    if chunk.people.iter().any(|named| named.len() > NAMED_MAX) {
+        return Ok(Err(Refused::TooManyNamed.into()));
     }
     let request = RequestId(chunk.import[..16].try_into().expect("16 of 32 bytes"));
     for named in &chunk.people {

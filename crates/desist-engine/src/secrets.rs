@@ -64,6 +64,10 @@ impl Secrets {
         let mut keys = Vec::with_capacity(2);
         for (place, name) in FILES.iter().enumerate() {
             let path = dir.join(name);
+            // A first start was cut off while it made the file: it holds nothing.
+            if expected.is_none() && std::fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
+                std::fs::remove_file(&path).map_err(|error| SecretError::Io { path: path.clone(), error })?;
+            }
             let key = match read_key(&path) {
                 Err(SecretError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => match expected {
                     Some(_) => return Err(SecretError::Missing(path)),

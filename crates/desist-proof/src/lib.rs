@@ -50,10 +50,7 @@ impl Frontier {
     /// Root of the tree; of the empty tree the SHA-256 of nothing.
     pub fn root(&self) -> Hash {
         let mut hashes = self.hashes.iter().rev();
-        hashes.next().map_or_else(
-            || Sha256::digest([]).into(),
-            |last| hashes.fold(*last, |right, left| node_hash(left, &right)),
-        )
+        hashes.next().map_or_else(|| Sha256::digest([]).into(), |last| hashes.fold(*last, |right, left| node_hash(left, &right)))
     }
 
     /// The stored form: the size as 8 bytes big-endian, then the hashes of the perfect subtrees,
@@ -144,8 +141,7 @@ mod tests {
     #[test]
     fn reference_vectors() {
         // Inputs and roots of the Certificate Transparency reference implementation.
-        let entries: [&[u8]; 8] =
-            [b"", b"\0", b"\x10", b" !", b"01", b"@ABC", b"PQRSTUVW", b"`abcdefghijklmno"];
+        let entries: [&[u8]; 8] = [b"", b"\0", b"\x10", b" !", b"01", b"@ABC", b"PQRSTUVW", b"`abcdefghijklmno"];
         let roots = [
             "6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
             "fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125",

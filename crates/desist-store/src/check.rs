@@ -159,7 +159,9 @@ pub fn check(read: &mut dyn Read, progress: &mut dyn FnMut(u64, u64)) -> Result<
 
 fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, problems: &mut Problems) -> Result<(), StoreError> {
     let Fold { memory, requests, profiles, .. } = fold;
-    let known = |last: Option<u64>, counted: u64, table: &str| (last.unwrap_or(0) > counted).then(|| format!("coordinator: the log names {table} above {counted}, its last"));
+    let known = |last: Option<u64>, counted: u64, table: &str| {
+        (last.unwrap_or(0) > counted).then(|| format!("coordinator: the log names {table} above {counted}, its last"))
+    };
     let over = [
         known(memory.identifiers.last_key_value().map(|(no, _)| no.0), counters.identifiers, "identifiers"),
         known(memory.subjects.last_key_value().map(|(no, _)| no.0), counters.subjects, "subjects"),

@@ -18,8 +18,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::faulty::{Fault, FaultyStore};
 use crate::{
-    Coordinator, ImportRow, KeyRow, Owner, ProfileRow, REMEMBER_SECONDS, Read, Readers, Remembered, RequestRow, Row, SCHEMA_VERSION, Sealed, Status,
-    Store, StoreError, Totals, Write, check, commit,
+    Coordinator, ImportRow, KeyRow, Owner, ProfileRow, REMEMBER_SECONDS, Read, Readers, Remembered, RequestRow, Row, SCHEMA_VERSION,
+    Sealed, Status, Store, StoreError, Totals, Write, check, commit,
 };
 
 /// Where a test keeps one store.
@@ -151,7 +151,11 @@ pub fn step(number: u64, write: &mut dyn Write) -> Result<(), StoreError> {
                 write.vault_put(Owner::Profile(subject), &sealed(&format!("profile {other}")))?;
             }
             let recorded = batch.opt_out(write, opt_out(vec![cookie, email, pkey], Channel::Form, 1))?.expect("allowed");
-            let row = RequestRow { subject: recorded.subject, unreached: vec![IdentifierNo(1)], ..request_row(1, Status::Received, recorded.seq) };
+            let row = RequestRow {
+                subject: recorded.subject,
+                unreached: vec![IdentifierNo(1)],
+                ..request_row(1, Status::Received, recorded.seq)
+            };
             write.put_request(&row)?;
             write.vault_put(Owner::Request(row.id), &sealed("evidence"))?;
             write.remember(&[5; 32], &remembered("first"), now)?;
@@ -159,7 +163,13 @@ pub fn step(number: u64, write: &mut dyn Write) -> Result<(), StoreError> {
         3 => {
             let target = batch.ask_opt_in(write, request_id(2), &[pkey], PurposeSet::OPT_OUT_DEFAULT, Channel::Form, by)?.expect("allowed");
             let row = request_row(2, Status::AwaitingConfirmation, batch.counters.entries);
-            write.put_request(&RequestRow { kind: RequestKind::OptIn, subject: target.subject, identifiers: target.named, confirm_hash: Some([4; 32]), ..row })?;
+            write.put_request(&RequestRow {
+                kind: RequestKind::OptIn,
+                subject: target.subject,
+                identifiers: target.named,
+                confirm_hash: Some([4; 32]),
+                ..row
+            })?;
             batch.opt_out(write, opt_out(vec![named(Kind::Email, 3)], Channel::Import, 3))?.expect("allowed");
             write.put_import(&import, &ImportRow { rows: 2, accepted: 1, refused: 1, finished: false })?;
             write.scratch(now)?;
@@ -286,7 +296,8 @@ pub fn every_operation_round_trips(make: Make<'_>) {
         let mut loud = Vec::new();
         read.each_verdict(&mut |key, kind, verdict| loud.push((key, kind, verdict)))?;
         loud.sort_by_key(|(_, kind, _)| *kind);
-        let expected: Vec<_> = new[2..].iter().map(|(key, IdRef(no, kind))| (*key, *kind, if no.0 == 3 { later.verdicts[0].1 } else { verdict })).collect();
+        let expected: Vec<_> =
+            new[2..].iter().map(|(key, IdRef(no, kind))| (*key, *kind, if no.0 == 3 { later.verdicts[0].1 } else { verdict })).collect();
         assert_eq!(loud, expected);
         assert_eq!(read.subject(SubjectNo(4))?, Some(SubjectRow { held: 1, ..SubjectRow::default() }));
         assert_eq!(read.subject(SubjectNo(5))?, Some(SubjectRow::default()));
@@ -301,8 +312,13 @@ pub fn every_operation_round_trips(make: Make<'_>) {
 
     let mut requests = Vec::new();
     for (number, channel) in (1_u64..).zip(Channel::ALL) {
-        for (kind, status) in [(RequestKind::OptOut, Status::Received), (RequestKind::OptIn, Status::AwaitingConfirmation), (RequestKind::Limit, Status::Confirmed)] {
-            let mut row = RequestRow { kind, channel, purposes: every, acted_at: -5, ..request_row(requests.len() as u64, status, 100 - number) };
+        for (kind, status) in [
+            (RequestKind::OptOut, Status::Received),
+            (RequestKind::OptIn, Status::AwaitingConfirmation),
+            (RequestKind::Limit, Status::Confirmed),
+        ] {
+            let mut row =
+                RequestRow { kind, channel, purposes: every, acted_at: -5, ..request_row(requests.len() as u64, status, 100 - number) };
             if status == Status::AwaitingConfirmation {
                 row.subject = Some(SubjectNo(number));
                 row.identifiers = vec![IdRef(IdentifierNo(number), Kind::Maid), IdRef(IdentifierNo(2), Kind::Email)];
@@ -426,7 +442,9 @@ pub fn entries_are_dense(make: Make<'_>) {
     let last = stored.counters.entries;
     let next = |entries| Coordinator { counters: Counters { entries, ..stored.counters }, ..stored.clone() };
     let text = b"{}".to_vec();
-    for (seqs, entries) in [(vec![last], last), (vec![last + 2], last + 2), (vec![last + 1, last + 3], last + 3), (vec![last + 1], last), (vec![], last + 1)] {
+    for (seqs, entries) in
+        [(vec![last], last), (vec![last + 2], last + 2), (vec![last + 1, last + 3], last + 3), (vec![last + 1], last), (vec![], last + 1)]
+    {
         let rows: Vec<_> = seqs.iter().map(|seq| (*seq, text.clone())).collect();
         let appended = store.transact(&mut |write| write.append(&rows, &next(entries)));
         assert!(matches!(appended, Err(StoreError::Damaged(_))), "{seqs:?} {entries}: {appended:?}");
@@ -501,7 +519,11 @@ fn random_command<R: Records + ?Sized>(rng: &mut Rng, batch: &mut Batch, records
     batch.now += rng.below(3) as i64;
     match rng.below(12) {
         0..=4 => {
-            let act = OptOut { acted_at: (rng.below(3) == 0).then(|| batch.now - rng.below(9) as i64), purposes, ..opt_out(first, channel, batch.counters.entries) };
+            let act = OptOut {
+                acted_at: (rng.below(3) == 0).then(|| batch.now - rng.below(9) as i64),
+                purposes,
+                ..opt_out(first, channel, batch.counters.entries)
+            };
             let subject = (channel == Channel::Api && batch.counters.subjects > 0).then_some(subject);
             // A profile's own opt-out need not name anything.
             let named = if subject.is_some() && rng.below(2) == 0 { Vec::new() } else { act.named.clone() };
@@ -674,14 +696,18 @@ pub fn shredded_data_is_gone(make: Make<'_>) {
     let owners = [Owner::Profile(SubjectNo(1)), Owner::Request(request_id(1))];
     // One in the middle of a page, and one that needs pages of its own.
     let canaries = ["canary-in-a-cell".to_owned(), "canary-on-pages-".repeat(2000)];
-    let put = store.transact(&mut |write| owners.iter().zip(&canaries).try_for_each(|(owner, text)| write.vault_put(*owner, &sealed(text))));
+    let put =
+        store.transact(&mut |write| owners.iter().zip(&canaries).try_for_each(|(owner, text)| write.vault_put(*owner, &sealed(text))));
     put.expect("commits");
     assert!(canaries.iter().all(|text| contains(&harness.bytes(), &text[..16])), "the search finds what is there");
     store.transact(&mut |write| owners.iter().try_for_each(|owner| write.vault_shred(*owner))).expect("commits");
     assert!(owners.iter().all(|owner| read(&*store.readers(), |read| read.vault_get(*owner)).is_none()));
     drop(store);
     let bytes = harness.bytes();
-    assert!(!bytes.is_empty() && canaries.iter().all(|text| !contains(&bytes, &text[..16]) && !contains(&bytes, &format!("key of {}", &text[..10]))));
+    assert!(
+        !bytes.is_empty()
+            && canaries.iter().all(|text| !contains(&bytes, &text[..16]) && !contains(&bytes, &format!("key of {}", &text[..10])))
+    );
 }
 
 /// A backup is the whole store as of one commit, however much is written meanwhile.
@@ -704,7 +730,11 @@ pub fn backups_are_stores_of_one_moment(make: Make<'_>) {
     assert_eq!(dump(&*harness.open_backup(&quiet).expect("opens")), before);
     let mut copy = harness.open_backup(&busy).expect("opens");
     // Random commands ask for opt-ins under the id of a request that is there.
-    assert!(problems(&*copy).iter().all(|problem| problem.starts_with("request ") || problem.starts_with("profile ") || problem.starts_with("vault")));
+    assert!(
+        problems(&*copy)
+            .iter()
+            .all(|problem| problem.starts_with("request ") || problem.starts_with("profile ") || problem.starts_with("vault"))
+    );
     let copied = read(&*copy.readers(), |read| read.entries(1..u64::MAX));
     assert!(copied.len() >= 100 && all.starts_with(&copied));
     random_batch(&mut *copy, &mut Rng(1), 5);
@@ -727,7 +757,10 @@ pub fn newer_schemas_are_refused(make: Make<'_>) {
     let bytes = harness.bytes();
     for _ in 0..2 {
         let refused = harness.open().err().expect("refused");
-        assert!(matches!(refused, StoreError::Version { found, known, .. } if (found, known) == (SCHEMA_VERSION + 1, SCHEMA_VERSION)), "{refused}");
+        assert!(
+            matches!(refused, StoreError::Version { found, known, .. } if (found, known) == (SCHEMA_VERSION + 1, SCHEMA_VERSION)),
+            "{refused}"
+        );
     }
     assert!(harness.bytes() == bytes, "nothing was written");
     harness.set_version(SCHEMA_VERSION);

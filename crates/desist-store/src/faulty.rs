@@ -11,7 +11,8 @@ use desist_core::mark::{IdentifierNo, SubjectNo};
 use desist_core::purpose::Model;
 
 use crate::{
-    Coordinator, ImportRow, KeyRow, Owner, ProfileRow, Read, Readers, Remembered, RequestRow, Row, Sealed, Store, StoreError, Totals, Work, Write,
+    Coordinator, ImportRow, KeyRow, Owner, ProfileRow, Read, Readers, Remembered, RequestRow, Row, Sealed, Store, StoreError, Totals, Work,
+    Write,
 };
 
 /// When a [`FaultyStore`] fails, once.

@@ -359,7 +359,11 @@ pub fn commit(write: &mut dyn Write, batch: &mut Batch) -> Result<Changes, Store
 fn frontier(coordinator: &Coordinator) -> Result<Frontier, StoreError> {
     let frontier = Frontier::from_bytes(&coordinator.frontier).map_err(|error| StoreError::Damaged(format!("coordinator: {error}")))?;
     if frontier.size() != coordinator.counters.entries {
-        return Err(StoreError::Damaged(format!("coordinator: the frontier has {} leaves for {} entries", frontier.size(), coordinator.counters.entries)));
+        return Err(StoreError::Damaged(format!(
+            "coordinator: the frontier has {} leaves for {} entries",
+            frontier.size(),
+            coordinator.counters.entries
+        )));
     }
     Ok(frontier)
 }

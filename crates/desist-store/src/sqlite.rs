@@ -85,7 +85,8 @@ impl DirLock {
     pub fn acquire(dir: &Path) -> Result<Self, StoreError> {
         DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(|error| io(dir, &error))?;
         let path = dir.join("lock");
-        let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(|error| io(&path, &error))?;
+        let file =
+            OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path).map_err(|error| io(&path, &error))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { file }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse(dir.display().to_string())),
@@ -146,7 +147,10 @@ impl SqliteStore {
         if !self.shredded {
             return;
         }
-        let done = self.connection.busy_timeout(Duration::ZERO).and_then(|()| self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)));
+        let done = self
+            .connection
+            .busy_timeout(Duration::ZERO)
+            .and_then(|()| self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)));
         self.shredded = done != Ok(0);
         self.scrubbed = Some(Instant::now());
         // Cannot fail on an open connection; at worst the next lock is not waited for.
@@ -199,7 +203,11 @@ impl SqliteReaders {
         let found = version(reader.connection())?;
         fits(found, SCHEMA_VERSION)?;
         if found < SCHEMA_VERSION {
-            return Err(StoreError::Version { found, known: SCHEMA_VERSION, fix: "start the server once with this version, which migrates it" });
+            return Err(StoreError::Version {
+                found,
+                known: SCHEMA_VERSION,
+                fix: "start the server once with this version, which migrates it",
+            });
         }
         drop(reader);
         Ok(Self { pool: Arc::new(pool) })
@@ -305,7 +313,9 @@ fn migrate(connection: &mut Connection, path: &Path, migrations: &[&str]) -> Res
     }
     let (applied, missing) = migrations.split_at(found as usize);
     for (version, sql) in (1_u32..).zip(applied) {
-        let kept: bool = connection.query_row("SELECT sha256 = lower(hex(?)) FROM migration WHERE version = ?", (checksum(sql), version), |row| row.get(0))?;
+        let kept: bool =
+            connection
+                .query_row("SELECT sha256 = lower(hex(?)) FROM migration WHERE version = ?", (checksum(sql), version), |row| row.get(0))?;
         if !kept {
             return Err(StoreError::Damaged(format!("schema {version} is not the one of this build")));
         }
@@ -436,7 +446,9 @@ mod tests {
     fn the_pragmas_are_set() {
         let dir = tempfile::tempdir().expect("a directory");
         let store = SqliteStore::open(dir.path()).expect("opens");
-        for (name, expected) in [("journal_mode", "wal"), ("synchronous", "2"), ("secure_delete", "1"), ("mmap_size", "0"), ("wal_autocheckpoint", "16384")] {
+        for (name, expected) in
+            [("journal_mode", "wal"), ("synchronous", "2"), ("secure_delete", "1"), ("mmap_size", "0"), ("wal_autocheckpoint", "16384")]
+        {
             let value: rusqlite::types::Value = store.connection.query_row(&format!("PRAGMA {name}"), [], |row| row.get(0)).expect("reads");
             let text = match value {
                 rusqlite::types::Value::Integer(number) => number.to_string(),

@@ -70,7 +70,16 @@ fn every_reason_and_which_comes_first() {
     for (what, verdicts, needs_opt_in, context, expected) in TABLE {
         assert_eq!(decide(SALE, *needs_opt_in, verdicts.iter().copied(), *context), *expected, "{what}");
     }
-    for reason in [Reason::NoRecord, Reason::OptedIn, Reason::OptedOut, Reason::Linked, Reason::Device, Reason::Gpc, Reason::Minor, Reason::NotOptedIn] {
+    for reason in [
+        Reason::NoRecord,
+        Reason::OptedIn,
+        Reason::OptedOut,
+        Reason::Linked,
+        Reason::Device,
+        Reason::Gpc,
+        Reason::Minor,
+        Reason::NotOptedIn,
+    ] {
         assert!(TABLE.iter().any(|row| row.4.1 == reason), "{reason:?}");
     }
 }
@@ -107,9 +116,21 @@ fn a_declared_purpose_needs_a_yes_if_it_says_so() {
 
 #[test]
 fn words_on_the_wire_do_not_change() {
-    let reasons = [Reason::NoRecord, Reason::OptedIn, Reason::OptedOut, Reason::Linked, Reason::Device, Reason::Gpc, Reason::Minor, Reason::Contract, Reason::NotOptedIn, Reason::Stale];
+    let reasons = [
+        Reason::NoRecord,
+        Reason::OptedIn,
+        Reason::OptedOut,
+        Reason::Linked,
+        Reason::Device,
+        Reason::Gpc,
+        Reason::Minor,
+        Reason::Contract,
+        Reason::NotOptedIn,
+        Reason::Stale,
+    ];
     let names = reasons.map(|reason| serde_json::to_value(reason).expect("a word"));
     assert_eq!(names, ["no_record", "opted_in", "opted_out", "linked", "device", "gpc", "minor", "contract", "not_opted_in", "stale"]);
-    let ages = [AgeBand::Under13, AgeBand::From13To15, AgeBand::From16To17, AgeBand::Adult].map(|age| serde_json::to_value(age).expect("a word"));
+    let ages =
+        [AgeBand::Under13, AgeBand::From13To15, AgeBand::From16To17, AgeBand::Adult].map(|age| serde_json::to_value(age).expect("a word"));
     assert_eq!(ages, ["under_13", "13_15", "16_17", "18_plus"]);
 }

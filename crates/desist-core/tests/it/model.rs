@@ -285,7 +285,8 @@ fn act(op: &Op, batch: &mut Batch, memory: &mut Memory, callers: &mut Callers) -
 }
 
 fn without_api(line: &Line, of: impl Fn(SubjectNo) -> bool) -> PurposeSet {
-    let origins: Vec<_> = line.marks().iter().filter_map(|held| if let Class::Api(origin) = held.class { Some(origin) } else { None }).collect();
+    let origins: Vec<_> =
+        line.marks().iter().filter_map(|held| if let Class::Api(origin) = held.class { Some(origin) } else { None }).collect();
     if origins.iter().all(|origin| !of(*origin)) {
         return line.denied();
     }
@@ -366,7 +367,8 @@ fn lost<K: Ord + Copy>(before: &BTreeMap<K, PurposeSet>, after: &BTreeMap<K, Pur
 /// (a): nothing that was denied is allowed now, but for what `may` says.
 fn check_no_leak(old: &Memory, before: &View, after: &View, may: &May) -> Result<(), String> {
     let holds = |subject: SubjectNo, no: IdentifierNo| old.holds.contains(&(subject, no));
-    let alone = |subject: SubjectNo, no: IdentifierNo| holds(subject, no) && old.identifiers[&no].holders == 1 && !old.identifiers[&no].shared;
+    let alone =
+        |subject: SubjectNo, no: IdentifierNo| holds(subject, no) && old.identifiers[&no].holders == 1 && !old.identifiers[&no].shared;
     let none = PurposeSet::EMPTY;
     // Which purposes the op may free: of a subject's decisions, an identifier's decisions, an identifier's own line.
     let subject_may = |no: SubjectNo| match may {
@@ -458,7 +460,9 @@ fn check_reach(op: &Op, may: &May, callers: &Callers, before: &View, world: &Wor
         for no in named {
             let holders = memory.holds_by_identifier.range((no, SubjectNo(0))..=(no, SubjectNo(u64::MAX)));
             let shared = memory.identifiers[&no].shared;
-            if !after.own[&no].contains(*purposes) || (!shared && holders.into_iter().any(|(_, holder)| !after.own_subject[holder].contains(*purposes))) {
+            if !after.own[&no].contains(*purposes)
+                || (!shared && holders.into_iter().any(|(_, holder)| !after.own_subject[holder].contains(*purposes)))
+            {
                 return Err(format!("an opt-out did not reach {no:?} and all who hold it"));
             }
         }

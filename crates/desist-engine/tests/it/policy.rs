@@ -4,7 +4,7 @@ use desist_core::decision::{Context, Decision, Reason};
 use desist_core::purpose::{Model, PurposeSet};
 use desist_engine::engine::{Engine, OpenError};
 
-use crate::support::{Home, audit, confirmed, email, facts_after, opt_out, submit};
+use crate::support::{Home, audit, confirmed, email, facts_after, hang, opt_out, submit};
 
 fn bits(engine: &Engine) -> Vec<(String, u32)> {
     let purposes = engine.shared().purposes.load();
@@ -45,6 +45,29 @@ fn bits_are_given_once_in_order() {
     home.policy.purposes.reverse();
     let engine = home.open();
     assert_eq!(bits(&engine), expected(&["email_marketing", "sms", "texts"]));
+    audit(&engine);
+    engine.close();
+}
+
+#[test]
+fn declaring_twice_at_once_gives_one_bit() {
+    let mut home = Home::new(1);
+    let engine = home.open();
+    home.policy.purposes = purposes(&[("sms", Model::OptOut)]);
+    let go = hang(&engine);
+    std::thread::scope(|scope| {
+        let both = [(); 2].map(|()| scope.spawn(|| engine.declare(&home.policy)));
+        while engine.waiting() != (2, 0) {
+            std::thread::yield_now();
+        }
+        drop(go);
+        for one in both {
+            one.join().expect("answered").expect("declared");
+        }
+    });
+    assert_eq!(bits(&engine), expected(&["sms"]));
+    assert_eq!(facts_after(&engine, 0), ["log_opened", "purpose_declared"]);
+    assert!(engine.is_durable());
     audit(&engine);
     engine.close();
 }

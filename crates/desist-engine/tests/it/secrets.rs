@@ -107,6 +107,24 @@ fn the_store_of_another_business_does_not_start() {
 }
 
 #[test]
+fn a_first_start_that_was_cut_off_while_it_made_a_file_goes_on() {
+    for (seed, name) in (1..).zip(FILES) {
+        let home = Home::new(seed);
+        std::fs::create_dir(home.keys()).expect("made");
+        std::fs::write(home.keys().join(name), "").expect("written");
+        let engine = home.open();
+        engine.close();
+        assert_eq!(std::fs::metadata(home.keys().join(name)).expect("there").permissions().mode() & 0o777, 0o600);
+        // What says something is never written over: it may be all that is left of another store.
+        let home = Home::new(seed);
+        std::fs::create_dir(home.keys()).expect("made");
+        std::fs::write(home.keys().join(name), "x").expect("written");
+        assert!(matches!(home.try_open(), Err(OpenError::Secrets(SecretError::Malformed(_)))));
+        assert_eq!(std::fs::read(home.keys().join(name)).expect("reads"), b"x");
+    }
+}
+
+#[test]
 fn a_first_start_that_was_cut_off_goes_on() {
     // After how many of the files; the last time also with a store that has tables and no entries.
     for done in 1..=3 {

@@ -13,12 +13,12 @@ use desist_core::purpose::{Model, PurposeSet};
 use desist_core::rules::Counters;
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, Params, Row as SqlRow, params};
-use serde::de::DeserializeOwned;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::{
-    Coordinator, ImportRow, KeyRow, Owner, ProfileRow, REMEMBER_SECONDS, Read, Remembered, RequestRow, Row, Sealed, Status, StoreError, Totals,
-    Write,
+    Coordinator, ImportRow, KeyRow, Owner, ProfileRow, REMEMBER_SECONDS, Read, Remembered, RequestRow, Row, Sealed, Status, StoreError,
+    Totals, Write,
 };
 
 /// One transaction on one connection.
@@ -155,7 +155,12 @@ impl<'c> Session<'c> {
         (self.hours, self.shredded)
     }
 
-    fn one<T>(&self, sql: &str, params: impl Params, row: impl FnOnce(&SqlRow<'_>) -> rusqlite::Result<T>) -> Result<Option<T>, StoreError> {
+    fn one<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        row: impl FnOnce(&SqlRow<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Option<T>, StoreError> {
         Ok(self.connection.prepare_cached(sql)?.query_row(params, row).optional()?)
     }
 
@@ -177,14 +182,22 @@ impl<'c> Session<'c> {
 
     fn hours(&mut self) -> Result<&mut BTreeSet<i64>, StoreError> {
         if self.hours.is_none() {
-            let names: Vec<String> = self.all("SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'idempotency_*'", [], |row| row.get(0))?;
+            let names: Vec<String> =
+                self.all("SELECT name FROM sqlite_schema WHERE type = 'table' AND name GLOB 'idempotency_*'", [], |row| row.get(0))?;
             self.hours = Some(names.iter().filter_map(|name| name.strip_prefix("idempotency_")?.parse().ok()).collect());
         }
         Ok(self.hours.as_mut().expect("read above"))
     }
 
     /// Passes each row on, or what is wrong with it; column `number` says which row it is.
-    fn scan_table(&self, table: &str, number: usize, sql: &str, each: &mut dyn FnMut(Row), decode: impl Fn(&SqlRow<'_>) -> rusqlite::Result<Row>) -> Result<(), StoreError> {
+    fn scan_table(
+        &self,
+        table: &str,
+        number: usize,
+        sql: &str,
+        each: &mut dyn FnMut(Row),
+        decode: impl Fn(&SqlRow<'_>) -> rusqlite::Result<Row>,
+    ) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare(sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
@@ -243,7 +256,9 @@ impl Read for Session<'_> {
 
     fn entries(&mut self, seqs: Range<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
         let sql = "SELECT seq, bytes FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq";
-        self.all(sql, [seqs.start, seqs.end].map(|seq| i64::try_from(seq).unwrap_or(i64::MAX)), |row| Ok((row.get(0)?, row.get_ref(1)?.as_bytes()?.to_vec())))
+        self.all(sql, [seqs.start, seqs.end].map(|seq| i64::try_from(seq).unwrap_or(i64::MAX)), |row| {
+            Ok((row.get(0)?, row.get_ref(1)?.as_bytes()?.to_vec()))
+        })
     }
 
     fn each_verdict(&mut self, each: &mut dyn FnMut(LookupKey, Kind, Verdict)) -> Result<(), StoreError> {
@@ -323,7 +338,9 @@ impl Read for Session<'_> {
 
     fn totals(&mut self) -> Result<Totals, StoreError> {
         let count = |sql: &str| self.one(sql, [], |row| row.get(0)).map(Option::unwrap_or_default);
-        let status = |status| self.one("SELECT count(*) FROM request WHERE status = ?", [Name(status)], |row| row.get(0)).map(Option::unwrap_or_default);
+        let status = |status| {
+            self.one("SELECT count(*) FROM request WHERE status = ?", [Name(status)], |row| row.get(0)).map(Option::unwrap_or_default)
+        };
         Ok(Totals {
             requests: [status(Status::Received)?, status(Status::AwaitingConfirmation)?, status(Status::Confirmed)?],
             denied_identifiers: count("SELECT count(*) FROM identifier WHERE denied <> 0 OR linked <> 0")?,
@@ -349,10 +366,16 @@ impl Read for Session<'_> {
         self.scan_table("hold of subject", 0, "SELECT subject, identifier FROM hold ORDER BY subject, identifier", each, |row| {
             Ok(Row::Hold(SubjectNo(row.get(0)?), IdentifierNo(row.get(1)?)))
         })?;
-        self.scan_table("request", 15, &format!("SELECT {REQUEST}, no FROM request ORDER BY no"), each, |row| Ok(Row::Request(Box::new(request(row)?))))?;
-        self.scan_table("profile", 0, "SELECT subject, created_ms, modified_ms, opt_out_ended_ms FROM profile ORDER BY subject", each, |row| {
-            Ok(Row::Profile(SubjectNo(row.get(0)?)))
+        self.scan_table("request", 15, &format!("SELECT {REQUEST}, no FROM request ORDER BY no"), each, |row| {
+            Ok(Row::Request(Box::new(request(row)?)))
         })?;
+        self.scan_table(
+            "profile",
+            0,
+            "SELECT subject, created_ms, modified_ms, opt_out_ended_ms FROM profile ORDER BY subject",
+            each,
+            |row| Ok(Row::Profile(SubjectNo(row.get(0)?))),
+        )?;
         self.scan_table("vault", 0, "SELECT rowid, owner_kind, owner FROM vault ORDER BY rowid", each, |row| {
             Ok(Row::Vault(match row.get_ref(1)?.as_str()? {
                 "profile" => Owner::Profile(SubjectNo(row.get(2)?)),
@@ -491,7 +514,8 @@ impl Write for Session<'_> {
 
     fn put_profile(&mut self, subject: SubjectNo, profile: &ProfileRow) -> Result<(), StoreError> {
         let ProfileRow { created_ms, modified_ms, opt_out_ended_ms } = profile;
-        self.run("INSERT OR REPLACE INTO profile VALUES (?, ?, ?, ?)", params![subject.0, created_ms, modified_ms, opt_out_ended_ms]).map(drop)
+        self.run("INSERT OR REPLACE INTO profile VALUES (?, ?, ?, ?)", params![subject.0, created_ms, modified_ms, opt_out_ended_ms])
+            .map(drop)
     }
 
     fn delete_profile(&mut self, subject: SubjectNo) -> Result<(), StoreError> {

@@ -1,9 +1,9 @@
 //! One thing wrong in each table is named.
 
+use desist_store::Readers;
 use desist_store::check;
 use desist_store::contract::filled;
 use desist_store::sqlite::SqliteReaders;
-use desist_store::Readers;
 
 use crate::Temporary;
 

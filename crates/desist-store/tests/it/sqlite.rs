@@ -117,7 +117,8 @@ fn the_table_of_kinds_is_that_of_the_code() {
     drop(filled(&mut harness));
     let raw = harness.raw();
     let mut statement = raw.prepare("SELECT code, name FROM kind ORDER BY code").expect("prepares");
-    let rows: Vec<(u8, String)> = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("reads").collect::<Result<_, _>>().expect("reads");
+    let rows: Vec<(u8, String)> =
+        statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("reads").collect::<Result<_, _>>().expect("reads");
     assert_eq!(rows, Kind::ALL.map(|kind| (kind.code(), kind.name().to_owned())));
 }
 
@@ -133,7 +134,17 @@ fn a_suppressed_identifier_costs_less_than_128_bytes() {
                 let digest = Sha256::digest(n.to_be_bytes());
                 let named = vec![Named { kind: Kind::Email, key: LookupKey(*digest.first_chunk().expect("16 of 32 bytes")) }];
                 let (request, purposes) = (RequestId(u128::from(n).to_be_bytes()), PurposeSet::OPT_OUT_DEFAULT);
-                let act = OptOut { request, kind: RequestKind::OptOut, subject: None, named, purposes, channel: Channel::Drop, acted_at: None, by: Actor::Local, evidence: None };
+                let act = OptOut {
+                    request,
+                    kind: RequestKind::OptOut,
+                    subject: None,
+                    named,
+                    purposes,
+                    channel: Channel::Drop,
+                    acted_at: None,
+                    by: Actor::Local,
+                    evidence: None,
+                };
                 batch.opt_out(write, act)?.expect("allowed");
             }
             commit(write, &mut batch).map(drop)

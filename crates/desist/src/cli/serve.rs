@@ -132,6 +132,12 @@ pub fn run(args: ServeArgs) -> Result<Finding, CliError> {
     tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).with_target(false).init();
     let runtime = runtime()?;
     let server = start(&runtime, args)?;
+    // Before anything is said: who reads the addresses may ask us to stop at once.
+    let (mut terminate, mut interrupt, mut hang_up) = {
+        let _inside = runtime.enter();
+        let on = |kind, name: &str| signal(kind).map_err(CliError::io(name.to_owned()));
+        (on(SignalKind::terminate(), "SIGTERM")?, on(SignalKind::interrupt(), "SIGINT")?, on(SignalKind::hangup(), "SIGHUP")?)
+    };
     say(&format!("desist serves {}", server.app.engine.business()));
     say(&format!("  public   {}", server.public_url));
     say(&format!("  private  {}", server.private_url));
@@ -144,9 +150,6 @@ pub fn run(args: ServeArgs) -> Result<Finding, CliError> {
         }
     }
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).map_err(CliError::io("SIGTERM"))?;
-        let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::io("SIGINT"))?;
-        let mut hang_up = signal(SignalKind::hangup()).map_err(CliError::io("SIGHUP"))?;
         let mut signals = tokio::time::interval_at(tokio::time::Instant::now() + SIGNALS_EVERY, SIGNALS_EVERY);
         loop {
             tokio::select! {
@@ -168,8 +171,7 @@ pub fn run(args: ServeArgs) -> Result<Finding, CliError> {
                 }
             }
         }
-        Ok::<_, CliError>(())
-    })?;
+    });
     stop(&runtime, server);
     Ok(Finding::Yes)
 }

@@ -199,7 +199,7 @@ fn every_problem_has_its_code() {
     let long = "k".repeat(256);
     let answer = server.send("POST", "/v1/requests", base.to_string().as_bytes(), &[("idempotency-key", &long)]);
     assert_eq!(problem(&answer).1, "idempotency_key_invalid");
-    let answer = server.send("POST", "/v1/decisions", &[b' '; (8 << 20) + 1], &[]);
+    let answer = server.send("POST", "/v1/decisions", &vec![b' '; (8 << 20) + 1], &[]);
     assert_eq!(problem(&answer), (413, "body_too_large".to_owned(), None));
     assert_eq!(entries(&server), before, "no refusal leaves anything in the log");
 
@@ -539,7 +539,7 @@ fn minors_are_denied_until_they_opt_in() {
     let url = format!("/v1/requests/{}/confirm", asked["id"].as_str().unwrap());
     assert_eq!(server.post(&url, &json!({ "confirm_token": asked["confirm_token"] })).status, 200);
     assert_eq!(ask("sale", "13_15", &minor), says("allow", "opted_in"));
-    taken(&server, &opt_out(&[minor.clone()]));
+    taken(&server, &opt_out(std::slice::from_ref(&minor)));
     assert_eq!(ask("sale", "13_15", &minor), says("deny", "opted_out"));
 }
 
@@ -634,7 +634,9 @@ fn accepts(document: &Value, schema: &Value, value: &Value, at: &str) {
         }
         Value::Array(items) => {
             assert!(is("array"), "{at}");
-            items.iter().for_each(|item| accepts(document, &schema["items"], item, at));
+            for item in items {
+                accepts(document, &schema["items"], item, at);
+            }
         }
         Value::String(_) => assert!(is("string"), "{at}"),
         Value::Bool(_) => assert!(is("boolean"), "{at}"),

@@ -371,6 +371,7 @@ fn a_full_disk_refuses_intake_and_passes_by_itself() {
         let (mut client, mut late) = (Client::new(&server), Vec::new());
         // Until the room that was left is used up.
         while !full.load(Ordering::Relaxed) {
+            assert!(n < 2_000, "there is no room, and it goes on acknowledging");
             let who = format!("full{round}-more-{n}@example.org");
             let outcome = client.opt_out(&who);
             full.fetch_or(matches!(outcome, Outcome::NotDurable), Ordering::Relaxed);

@@ -138,7 +138,7 @@ impl Search {
         let mut count = 0;
         for table in names {
             let mut statement = database.prepare(&format!("SELECT * FROM \"{table}\"")).unwrap();
-            let columns: Vec<String> = statement.column_names().into_iter().map(str::to_owned).collect();
+            let columns: Vec<String> = statement.column_names().map(str::to_owned).collect();
             let mut rows = statement.query([]).unwrap();
             while let Some(row) = rows.next().unwrap() {
                 count += 1;
