@@ -99,7 +99,7 @@ fn main() {
 fn memory(loaded: &Path, subjects: u64) {
     let empty = tempfile::tempdir().expect("a directory");
     let (idle, full) = (resident_bytes(empty.path()), resident_bytes(loaded));
-    println!("\nmemory: {:.1} MiB idle on an empty store, {:.1} MiB with {subjects} denied identifiers: {:.1} bytes more for each", idle / 1048576.0, full / 1048576.0, (full - idle) / subjects as f64);
+    println!("\nmemory: {:.1} MiB idle on an empty store, {:.1} MiB with {subjects} denied identifiers: {:.1} bytes more for each", idle / 1_048_576.0, full / 1_048_576.0, (full - idle) / subjects as f64);
 }
 
 fn resident_bytes(data: &Path) -> f64 {

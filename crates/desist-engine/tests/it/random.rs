@@ -92,7 +92,6 @@ fn act(engine: &Engine, doing: &Doing, number: u64, opt_ins: bool) {
                 confirm(engine, &asked).expect("confirmed");
             }
         }
-        Doing::OptIn(_) => {}
         Doing::Create(key, who, out) => {
             let email = people(&[*who])[0];
             let pkey = pkey(&format!("p{key}"));
@@ -110,7 +109,7 @@ fn act(engine: &Engine, doing: &Doing, number: u64, opt_ins: bool) {
             };
             let _ = engine.submit_blocking(Lane::Interactive, move |ctx| profiles::change(ctx, &pkey, &wish, &mut merge, true));
         }
-        Doing::End(_) => {}
+        Doing::OptIn(_) | Doing::End(_) => {}
         Doing::Delete(key) => {
             let pkey = pkey(&format!("p{key}"));
             let deleted = engine.submit_blocking(Lane::Interactive, move |ctx| profiles::delete(ctx, &pkey, by));

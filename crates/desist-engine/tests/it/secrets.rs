@@ -49,8 +49,8 @@ fn the_first_start_makes_files_that_only_their_owner_reads() {
         assert_eq!(mode(home.keys().join(name)), 0o600, "{name}");
     }
     assert_eq!(std::fs::read_dir(home.keys()).expect("there").count(), 2);
-    let made = FILES.map(|name| std::fs::read(home.keys().join(name)).expect("reads"));
-    assert_ne!(made[0], made[1]);
+    let [pepper, master] = FILES.map(|name| std::fs::read(home.keys().join(name)).expect("reads"));
+    assert_ne!(pepper, master);
     let (engine, first) = home.try_open().expect("opens");
     assert!(!first);
     engine.close();

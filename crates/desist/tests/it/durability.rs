@@ -212,7 +212,7 @@ fn inspect(image: &mut Image, sent: &BTreeSet<u64>, who: &std::collections::Hash
                 }
             }
             Err(error) => {
-                result.lost.push(format!("after {at} syncs {} answers were out and the store cannot be read: {error}", sent.len()))
+                result.lost.push(format!("after {at} syncs {} answers were out and the store cannot be read: {error}", sent.len()));
             }
         }
     }

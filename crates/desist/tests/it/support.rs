@@ -23,7 +23,8 @@ pub struct Server {
     /// The first admin's token.
     pub token: String,
     /// Removes the directory at the end, unless the caller owns it.
-    _temporary: Option<tempfile::TempDir>,
+    #[expect(dead_code, reason = "kept for its drop")]
+    temporary: Option<tempfile::TempDir>,
 }
 
 /// An answer.
@@ -46,7 +47,7 @@ impl Server {
     pub fn start() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let mut server = Self::start_in(directory.path(), &[]);
-        server._temporary = Some(directory);
+        server.temporary = Some(directory);
         server
     }
 
@@ -77,7 +78,7 @@ impl Server {
         let admin = std::fs::read_to_string(data.join("first-admin.json")).expect("the first start writes the admin key");
         let admin: Value = serde_json::from_str(&admin).expect("JSON");
         let text = |name: &str| admin[name].as_str().expect("a string").to_owned();
-        Self { child, data: data.to_owned(), public, private, api_key: text("api_key"), token: text("token"), _temporary: None }
+        Self { child, data: data.to_owned(), public, private, api_key: text("api_key"), token: text("token"), temporary: None }
     }
 
     /// Sends a request to the private listener as the admin; `body` as it is.

@@ -50,7 +50,7 @@ impl Client {
                 Ok(stream) => {
                     stream.set_nodelay(true).expect("an open socket");
                     // A server that hangs fails the test.
-                    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("an open socket");
+                    stream.set_read_timeout(Some(Duration::from_mins(1))).expect("an open socket");
                     BufReader::new(stream)
                 }
                 Err(error) if matches!(error.kind(), ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset) => return Outcome::Refused,

@@ -113,10 +113,8 @@ impl Reader {
     /// What it has done when it ends.
     fn ended(&mut self, call: &str, id: usize) -> Option<Event> {
         let (name, arguments) = call.split_once('(').expect("a call");
-        let (arguments, result) = arguments
-            .rsplit_once(") ")
-            .map(|(arguments, rest)| (arguments, rest.trim_start().trim_start_matches("= ")))
-            .unwrap_or_else(|| panic!("no result: {}", &call[..call.len().min(200)]));
+        let (arguments, result) = arguments.rsplit_once(") ").unwrap_or_else(|| panic!("no result: {}", &call[..call.len().min(200)]));
+        let result = result.trim_start().trim_start_matches("= ");
         if result.starts_with('-') || result.starts_with('?') {
             return None;
         }
