@@ -42,10 +42,7 @@ fn key(number: u64) -> LookupKey {
 }
 
 fn verdict(number: u64) -> Verdict {
-    Verdict {
-        denied: PurposeSet(number % 50 + 1),
-        ..Verdict::default()
-    }
+    Verdict { denied: PurposeSet(number % 50 + 1), ..Verdict::default() }
 }
 
 /// A bare table of the whole keys on huge pages.
@@ -70,9 +67,7 @@ impl Probe {
     }
 
     fn contains(&self, key: &LookupKey) -> bool {
-        self.table
-            .find(Self::hash(&key.0), |other| *other == key.0)
-            .is_some()
+        self.table.find(Self::hash(&key.0), |other| *other == key.0).is_some()
     }
 }
 
@@ -82,10 +77,7 @@ fn rate_of(index: &DecisionIndex, keys: &[LookupKey], expected: bool) -> f64 {
     let mut count = 0;
     for batch in keys.chunks(BATCH) {
         let view = index.view();
-        count += batch
-            .iter()
-            .filter(|key| view.get(black_box(key)) != Verdict::default())
-            .count();
+        count += batch.iter().filter(|key| view.get(black_box(key)) != Verdict::default()).count();
     }
     let took = start.elapsed();
     assert_eq!(count, if expected { keys.len() } else { 0 });
@@ -110,10 +102,7 @@ fn median(values: &[f64]) -> f64 {
 /// Asks the kernel to forget the pages of a file. Where that cannot be, reading is from memory.
 fn forget(file: &Path) {
     let name = format!("if={}", file.display());
-    let _ = Command::new("dd")
-        .arg(name)
-        .args(["iflag=nocache", "count=0", "status=none"])
-        .status();
+    let _ = Command::new("dd").arg(name).args(["iflag=nocache", "count=0", "status=none"]).status();
 }
 
 fn read_all(file: &Path) -> Duration {
@@ -126,9 +115,7 @@ fn read_all(file: &Path) -> Duration {
 
 fn load(file: &Path) -> (Duration, DecisionIndex) {
     let start = Instant::now();
-    let (index, _) = DecisionIndex::load_snapshot(file)
-        .expect("whole")
-        .expect("there");
+    let (index, _) = DecisionIndex::load_snapshot(file).expect("whole").expect("there");
     (start.elapsed(), index)
 }
 
@@ -141,30 +128,16 @@ struct Row {
 
 impl Row {
     fn new(name: &'static str, unit: &'static str) -> Self {
-        Self {
-            name,
-            unit,
-            probe: Vec::new(),
-            product: Vec::new(),
-        }
+        Self { name, unit, probe: Vec::new(), product: Vec::new() }
     }
 
     fn ratio(&self) -> f64 {
-        let ratios: Vec<_> = self
-            .product
-            .iter()
-            .zip(&self.probe)
-            .map(|(a, b)| a / b)
-            .collect();
+        let ratios: Vec<_> = self.product.iter().zip(&self.probe).map(|(a, b)| a / b).collect();
         median(&ratios)
     }
 
     fn spread(values: &[f64]) -> String {
-        let (least, most) = values
-            .iter()
-            .fold((f64::INFINITY, 0.0_f64), |(least, most), value| {
-                (least.min(*value), most.max(*value))
-            });
+        let (least, most) = values.iter().fold((f64::INFINITY, 0.0_f64), |(least, most), value| (least.min(*value), most.max(*value)));
         format!("{:.2} ({least:.2}-{most:.2})", median(values))
     }
 }
@@ -172,20 +145,11 @@ impl Row {
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let has = |name: &str| arguments.iter().any(|argument| argument == name);
-    let default = if has("--bench") {
-        DEFAULT_SCALE
-    } else {
-        SMOKE_SCALE
-    };
+    let default = if has("--bench") { DEFAULT_SCALE } else { SMOKE_SCALE };
     let scale = arguments
         .iter()
         .position(|argument| argument == "--scale")
-        .map_or(default, |at| {
-            arguments
-                .get(at + 1)
-                .and_then(|n| n.parse().ok())
-                .expect("--scale takes a number")
-        });
+        .map_or(default, |at| arguments.get(at + 1).and_then(|n| n.parse().ok()).expect("--scale takes a number"));
 
     let directory = tempfile::tempdir().expect("a temporary directory");
     let file = directory.path().join("index");
@@ -201,9 +165,7 @@ fn main() {
     let sets = scale as f64 / start.elapsed().as_secs_f64() / 1e6;
     let built_bytes = index.memory_bytes() as f64 / scale as f64;
     let start = Instant::now();
-    index
-        .write_snapshot(&file, 0, &[0; 32])
-        .expect("a writable directory");
+    index.write_snapshot(&file, 0, &[0; 32]).expect("a writable directory");
     let written = start.elapsed();
     drop(index);
 
@@ -246,9 +208,7 @@ fn main() {
     }
     let mut memory = Row::new("memory an identifier", "B");
     memory.probe.push(probe.pages.used() as f64 / scale as f64);
-    memory
-        .product
-        .push(index.memory_bytes() as f64 / scale as f64);
+    memory.product.push(index.memory_bytes() as f64 / scale as f64);
 
     let rows = [hit, miss, one, memory, cold, warm];
     if has("--json") {
@@ -274,18 +234,10 @@ fn main() {
         return;
     }
     println!("decision index, {scale} identifiers; median (least-most)");
-    println!(
-        "{:26} {:4} {:>24} {:>24} {:>6}",
-        "", "", "probe", "product", "ratio"
-    );
+    println!("{:26} {:4} {:>24} {:>24} {:>6}", "", "", "probe", "product", "ratio");
     for row in &rows {
         let (probe, product) = (Row::spread(&row.probe), Row::spread(&row.product));
-        println!(
-            "{:26} {:4} {probe:>24} {product:>24} {:6.2}",
-            row.name,
-            row.unit,
-            row.ratio()
-        );
+        println!("{:26} {:4} {probe:>24} {product:>24} {:6.2}", row.name, row.unit, row.ratio());
     }
     println!(
         "set one by one {sets:.2} M/s, slowest {:.1} ms, then {built_bytes:.1} B an identifier; \

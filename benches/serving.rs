@@ -80,7 +80,12 @@ fn main() {
             ratios.1.push(product.rate / null.rate);
             ratios.2.push(product.p99_ms / bare.p99_ms);
         }
-        println!("  {connections:>4} connections, medians: {:.2} x loop, {:.2} x null, p99 {:.1} x loop's", median(&mut ratios.0), median(&mut ratios.1), median(&mut ratios.2));
+        println!(
+            "  {connections:>4} connections, medians: {:.2} x loop, {:.2} x null, p99 {:.1} x loop's",
+            median(&mut ratios.0),
+            median(&mut ratios.1),
+            median(&mut ratios.2)
+        );
     }
 
     println!("\ndecision over HTTP: requests a second (p50 / p99 ms)");
@@ -99,7 +104,12 @@ fn main() {
 fn memory(loaded: &Path, subjects: u64) {
     let empty = tempfile::tempdir().expect("a directory");
     let (idle, full) = (resident_bytes(empty.path()), resident_bytes(loaded));
-    println!("\nmemory: {:.1} MiB idle on an empty store, {:.1} MiB with {subjects} denied identifiers: {:.1} bytes more for each", idle / 1_048_576.0, full / 1_048_576.0, (full - idle) / subjects as f64);
+    println!(
+        "\nmemory: {:.1} MiB idle on an empty store, {:.1} MiB with {subjects} denied identifiers: {:.1} bytes more for each",
+        idle / 1_048_576.0,
+        full / 1_048_576.0,
+        (full - idle) / subjects as f64
+    );
 }
 
 fn resident_bytes(data: &Path) -> f64 {
@@ -156,8 +166,18 @@ fn load(directory: &Path, subjects: u64) {
     let mut done = 0;
     while done < subjects {
         let rows = 5_000.min(subjects - done);
-        let people = (done..done + rows).map(|n| vec![engine.named(&Identifier::from_value(Kind::Email, &email(n)).expect("valid").0)]).collect();
-        let chunk = ImportChunk { import: [1; 32], first_row: done, rows, people, purposes: PurposeSet::GPC, acted_at: None, last: false, by: Actor::Local };
+        let people =
+            (done..done + rows).map(|n| vec![engine.named(&Identifier::from_value(Kind::Email, &email(n)).expect("valid").0)]).collect();
+        let chunk = ImportChunk {
+            import: [1; 32],
+            first_row: done,
+            rows,
+            people,
+            purposes: PurposeSet::GPC,
+            acted_at: None,
+            last: false,
+            by: Actor::Local,
+        };
         engine.submit_blocking(Lane::Bulk, move |ctx| import(ctx, &chunk)).expect("durable");
         done += rows;
     }
@@ -192,7 +212,14 @@ async fn listen(router: Router) -> (String, watch::Sender<bool>) {
 }
 
 /// Sends requests on `connections` kept connections for `duration`; every answer must be a success.
-async fn load_http(address: &str, path: &str, token: &str, connections: usize, duration: Duration, body: impl Fn(u64) -> String + Clone + Send + 'static) -> Figures {
+async fn load_http(
+    address: &str,
+    path: &str,
+    token: &str,
+    connections: usize,
+    duration: Duration,
+    body: impl Fn(u64) -> String + Clone + Send + 'static,
+) -> Figures {
     let end = Instant::now() + duration;
     let started = Instant::now();
     let clients: Vec<_> = (0..connections as u64)
@@ -205,7 +232,10 @@ async fn load_http(address: &str, path: &str, token: &str, connections: usize, d
                 while Instant::now() < end {
                     let body = body(client << 32 | n);
                     n += 1;
-                    let request = format!("POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+                    let request = format!(
+                        "POST {path} HTTP/1.1\r\nhost: {address}\r\nauthorization: Bearer {token}\r\ncontent-length: {}\r\n\r\n{body}",
+                        body.len()
+                    );
                     let sent = Instant::now();
                     stream.write_all(request.as_bytes()).await.expect("sent");
                     let mut filled = 0;
@@ -245,7 +275,9 @@ fn app(directory: &Path) -> (App, String) {
     let seed = engine.new_credential_seed();
     let (api_key, token) = engine.shared().secrets.credentials(&seed);
     let (key, secret) = (api_key, token.clone());
-    engine.submit_blocking(Lane::Interactive, move |ctx| desist_engine::keys::create(ctx, "bench", Role::Admin, &key, &secret, Actor::Local)).expect("durable");
+    engine
+        .submit_blocking(Lane::Interactive, move |ctx| desist_engine::keys::create(ctx, "bench", Role::Admin, &key, &secret, Actor::Local))
+        .expect("durable");
     (App::new(engine, Config::default(), true, Arc::new(|_| Ok(()))), token)
 }
 
@@ -329,7 +361,17 @@ fn run_bare(directory: &Path, batch_size: usize, duration: Duration) -> Figures 
                     let mut id = [0; 16];
                     System.fill(&mut id);
                     let id = RequestId(id);
-                    let act = OptOut { request: id, kind: RequestKind::OptOut, subject: None, named: vec![*one], purposes: PurposeSet::GPC, channel: Channel::Form, acted_at: None, by: Actor::Key(1), evidence: Some(Digest([7; 32])) };
+                    let act = OptOut {
+                        request: id,
+                        kind: RequestKind::OptOut,
+                        subject: None,
+                        named: vec![*one],
+                        purposes: PurposeSet::GPC,
+                        channel: Channel::Form,
+                        acted_at: None,
+                        by: Actor::Key(1),
+                        evidence: Some(Digest([7; 32])),
+                    };
                     let recorded = batch.opt_out(write, act)?.expect("taken");
                     let no = batch.find(write, &one.key)?.expect("just written");
                     write.vault_put(Owner::Request(id), &Sealed { wrapped_key: vec![5; 60], ciphertext: vec![6; 190] })?;
@@ -363,8 +405,15 @@ fn run_bare(directory: &Path, batch_size: usize, duration: Duration) -> Figures 
 
 fn run_decisions(runtime: &tokio::runtime::Runtime, directory: &Path, connections: usize, duration: Duration) -> (Figures, Figures) {
     let (app, token) = app(directory);
-    let body = |n: u64| format!(r#"{{"purpose":"sale","identifiers":[{{"kind":"email","value":"{}"}}]}}"#, email(n.wrapping_mul(2_654_435_761) % 2_000_000));
-    let constant = Router::new().route("/v1/decisions", post(|_: Bytes| async { ([("content-type", "application/json")], r#"{"decision":"deny","reason":"opted_out","as_of":1000000,"stale_ms":0}"#) }));
+    let body = |n: u64| {
+        format!(r#"{{"purpose":"sale","identifiers":[{{"kind":"email","value":"{}"}}]}}"#, email(n.wrapping_mul(2_654_435_761) % 2_000_000))
+    };
+    let constant = Router::new().route(
+        "/v1/decisions",
+        post(|_: Bytes| async {
+            ([("content-type", "application/json")], r#"{"decision":"deny","reason":"opted_out","as_of":1000000,"stale_ms":0}"#)
+        }),
+    );
     let figures = runtime.block_on(async {
         let (address, _stop) = listen(constant).await;
         let probe = load_http(&address, "/v1/decisions", &token, connections, duration, body).await;

@@ -303,6 +303,9 @@ pub enum Fact {
         channel: Channel,
         /// Who entered it, and vouches for the consumer.
         by: Actor,
+        /// Commitment to the evidence in the vault, if there is any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        evidence: Option<Digest>,
     },
     /// Step two: the consumer confirmed.
     OptedIn {

@@ -593,13 +593,14 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1024))]
+
         #[test]
         fn the_short_way_for_plain_domains_is_the_long_way(domain in "([a-zA-Z0-9-]{0,5}\\.?){1,4}|(xn--)?[a-z]{1,3}\\.[A-Z]{2}|[ -~]{0,12}") {
             if let Some(plain) = plain_domain(&domain) {
                 prop_assert_eq!(a_labels(&domain).expect("a plain domain is a domain"), plain);
             }
         }
-        #![proptest_config(ProptestConfig::with_cases(1024))]
 
         #[test]
         fn any_bytes(kind: u8, rest in prop::collection::vec(any::<u8>(), 0..64)) {

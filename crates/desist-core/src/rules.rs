@@ -93,6 +93,23 @@ pub struct Recorded {
     pub unreached: Vec<IdentifierNo>,
 }
 
+/// The first step of an opt-in.
+#[derive(Clone, Copy, Debug)]
+pub struct OptInAsk<'a> {
+    /// The request it belongs to.
+    pub request: RequestId,
+    /// The identifiers named.
+    pub named: &'a [Named],
+    /// What to allow.
+    pub purposes: PurposeSet,
+    /// Where it came in.
+    pub channel: Channel,
+    /// Who entered it, and vouches for the consumer.
+    pub by: Actor,
+    /// Commitment to the evidence.
+    pub evidence: Option<Digest>,
+}
+
 /// One opt-in's target, fixed at its first step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptInTarget {
@@ -354,12 +371,9 @@ impl Batch {
     pub fn ask_opt_in<R: Records + ?Sized>(
         &mut self,
         records: &mut R,
-        request: RequestId,
-        named: &[Named],
-        purposes: PurposeSet,
-        channel: Channel,
-        by: Actor,
+        ask: &OptInAsk<'_>,
     ) -> Result<Result<OptInTarget, Refused>, R::Error> {
+        let OptInAsk { request, named, purposes, channel, by, evidence } = *ask;
         if let Err(refused) = Self::check_named(named) {
             return Ok(Err(refused));
         }
@@ -394,7 +408,7 @@ impl Batch {
             None => {}
         }
         let references = self.identify_all(records, &named)?;
-        self.emit(records, Fact::OptInAsked { request, purposes, channel, by })?;
+        self.emit(records, Fact::OptInAsked { request, purposes, channel, by, evidence })?;
         Ok(Ok(OptInTarget { subject, named: references }))
     }
 

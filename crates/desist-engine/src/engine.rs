@@ -172,7 +172,10 @@ where
     F: FnMut(&mut Ctx<'_>) -> Result<Result<T, Refusal>, StoreError> + Send,
 {
     fn run(&mut self, ctx: &mut Ctx<'_>) -> Result<(), StoreError> {
-        self.outcome = Some((self.work)(ctx)?);
+        let before = ctx.batch.counters;
+        let outcome = (self.work)(ctx)?;
+        assert!(outcome.is_ok() || ctx.batch.counters == before, "a refused command has written nothing");
+        self.outcome = Some(outcome);
         Ok(())
     }
 
@@ -573,9 +576,8 @@ fn read_identity(read: &mut dyn Read) -> Result<Option<Identity>, StoreError> {
     let text = |bytes: Option<Vec<u8>>, name: &str| {
         bytes.and_then(|bytes| String::from_utf8(bytes).ok()).ok_or_else(|| StoreError::Damaged(format!("meta: {name}")))
     };
-    let mut fingerprint = |name: &str| {
-        read.meta(name)?.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| StoreError::Damaged(format!("meta: {name}")))
-    };
+    let mut fingerprint =
+        |name: &str| read.meta(name)?.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| StoreError::Damaged(format!("meta: {name}")));
     let fingerprints = [fingerprint("pepper_fingerprint")?, fingerprint("master_fingerprint")?];
     Ok(Some(Identity { business: text(Some(business), "business")?, origin: text(read.meta("origin")?, "origin")?, fingerprints }))
 }
@@ -670,6 +672,9 @@ pub fn is_recorded_for_signals(kind: Kind) -> bool {
 pub fn may(role: Role, needed: Role) -> bool {
     matches!(
         (role, needed),
-        (Role::Admin, _) | (Role::Writer, Role::Writer | Role::Reader | Role::Auditor) | (Role::Reader, Role::Reader | Role::Auditor) | (Role::Auditor, Role::Auditor)
+        (Role::Admin, _)
+            | (Role::Writer, Role::Writer | Role::Reader | Role::Auditor)
+            | (Role::Reader, Role::Reader | Role::Auditor)
+            | (Role::Auditor, Role::Auditor)
     )
 }

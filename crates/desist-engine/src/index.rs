@@ -72,10 +72,7 @@ impl Key {
     #[inline]
     fn new(key: &LookupKey) -> Self {
         let bits = u128::from_be_bytes(key.0);
-        Self {
-            high: (bits >> 64) as u64,
-            low: bits as u64 & !NUMBER,
-        }
+        Self { high: (bits >> 64) as u64, low: bits as u64 & !NUMBER }
     }
 
     /// The hash within a shard, bytes 6 to 13: none of those that choose the shard.
@@ -86,10 +83,7 @@ impl Key {
 
     fn to_bytes(self) -> [u8; 14] {
         let bits = (u128::from(self.high) << 64) | u128::from(self.low);
-        *bits
-            .to_be_bytes()
-            .first_chunk()
-            .expect("14 is less than 16")
+        *bits.to_be_bytes().first_chunk().expect("14 is less than 16")
     }
 }
 
@@ -105,10 +99,7 @@ struct Entry {
 
 impl Entry {
     fn new(key: Key, number: u16) -> Self {
-        Self {
-            high: key.high,
-            low: key.low | u64::from(number),
-        }
+        Self { high: key.high, low: key.low | u64::from(number) }
     }
 
     #[inline]
@@ -118,10 +109,7 @@ impl Entry {
 
     #[inline]
     fn key(&self) -> Key {
-        Key {
-            high: self.high,
-            low: self.low & !NUMBER,
-        }
+        Key { high: self.high, low: self.low & !NUMBER }
     }
 
     #[inline]
@@ -165,10 +153,7 @@ impl Contents {
     #[cold]
     #[inline(never)]
     fn overflown(&self, key: Key) -> Verdict {
-        *self
-            .overflow
-            .get(&key)
-            .expect("a verdict without a number is in the side map")
+        *self.overflow.get(&key).expect("a verdict without a number is in the side map")
     }
 }
 
@@ -209,22 +194,12 @@ impl DecisionIndex {
         let route = Route::new((entries / SHARD_ENTRIES).clamp(MIN_SHARDS, MAX_SHARDS));
         let contents = RwLock::new(Contents {
             len: 0,
-            shards: (0..route.shards)
-                .map(|_| Table::new_in(pages.clone()))
-                .collect(),
+            shards: (0..route.shards).map(|_| Table::new_in(pages.clone())).collect(),
             verdicts: Vec::new(),
             overflow: HashMap::new(),
         });
-        let numbers = Mutex::new(Numbers {
-            by_verdict: HashMap::new(),
-            limit: limit.min(MAX_VERDICTS),
-        });
-        Self {
-            route,
-            pages,
-            contents,
-            numbers,
-        }
+        let numbers = Mutex::new(Numbers { by_verdict: HashMap::new(), limit: limit.min(MAX_VERDICTS) });
+        Self { route, pages, contents, numbers }
     }
 
     /// What is known of the identifier; the default, which is nothing, if it has no entry. For many
@@ -237,10 +212,7 @@ impl DecisionIndex {
     /// The index as it is now, for a batch of lookups.
     #[inline]
     pub fn view(&self) -> View<'_> {
-        View {
-            route: &self.route,
-            contents: self.read(),
-        }
+        View { route: &self.route, contents: self.read() }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Contents> {
@@ -279,9 +251,7 @@ impl DecisionIndex {
             }
             return;
         }
-        let number = numbers
-            .of(verdict, &mut contents.verdicts)
-            .unwrap_or(OVERFLOW);
+        let number = numbers.of(verdict, &mut contents.verdicts).unwrap_or(OVERFLOW);
         if number == OVERFLOW {
             contents.overflow.insert(key, verdict);
         }
@@ -302,9 +272,7 @@ impl DecisionIndex {
         let larger = {
             let contents = self.read();
             let table = &contents.shards[shard];
-            if table.len() < table.capacity()
-                || table.find(key.hash(), |entry| entry.is(key)).is_some()
-            {
+            if table.len() < table.capacity() || table.find(key.hash(), |entry| entry.is(key)).is_some() {
                 return;
             }
             // An eighth more than there is, which doubles a table that has no removed entries.
@@ -336,10 +304,7 @@ impl DecisionIndex {
     pub fn memory_bytes(&self) -> usize {
         // `hashbrown` keeps one control byte beside each bucket and at most 7/8 of them in use.
         let side = |capacity: usize, entry: usize| capacity * 8 / 7 * (entry + 1);
-        let numbers = side(
-            self.numbers().by_verdict.capacity(),
-            size_of::<(Verdict, u16)>(),
-        );
+        let numbers = side(self.numbers().by_verdict.capacity(), size_of::<(Verdict, u16)>());
         let contents = self.read();
         size_of::<Self>()
             + size_of_val(&*contents.shards)
@@ -368,10 +333,7 @@ impl Numbers {
 
 impl std::fmt::Debug for DecisionIndex {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("DecisionIndex")
-            .field("len", &self.len())
-            .field("shards", &self.route.shards)
-            .finish_non_exhaustive()
+        f.debug_struct("DecisionIndex").field("len", &self.len()).field("shards", &self.route.shards).finish_non_exhaustive()
     }
 }
 
@@ -390,10 +352,7 @@ struct Route {
 
 impl Route {
     fn new(shards: usize) -> Self {
-        Self {
-            shards,
-            factor: ((shards as u64) << 20) / 3,
-        }
+        Self { shards, factor: ((shards as u64) << 20) / 3 }
     }
 
     /// With x in [0, 1) from the first 30 bits of the key, shard `shards * (4x - x²) / 3`: the

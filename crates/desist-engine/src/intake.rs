@@ -6,7 +6,7 @@ use desist_core::fact::{Actor, Channel, Digest, Fact, RequestId, RequestKind};
 use desist_core::limits::{CONFIRM_SECONDS_MAX, NAMED_MAX};
 use desist_core::mark::{Class, SubjectNo};
 use desist_core::purpose::PurposeSet;
-use desist_core::rules::{Named, OptInTarget, OptOut, Recorded, Refused};
+use desist_core::rules::{Named, OptInAsk, OptInTarget, OptOut, Recorded, Refused};
 use desist_store::{ImportRow, Owner, Remembered, RequestRow, Status, StoreError};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
@@ -82,7 +82,8 @@ where
         if remembered.request_digest != *body {
             return Ok(Err(Refusal::OtherBody));
         }
-        let answer = serde_json::from_str(&remembered.answer).map_err(|error| StoreError::Damaged(format!("a remembered answer: {error}")))?;
+        let answer =
+            serde_json::from_str(&remembered.answer).map_err(|error| StoreError::Damaged(format!("a remembered answer: {error}")))?;
         return Ok(Ok(answer));
     }
     let outcome = work(ctx)?;
@@ -109,7 +110,10 @@ pub fn record(ctx: &mut Ctx<'_>, new: &NewRequest, subject: Option<SubjectNo>) -
         (Some(salted), Some(digest))
     };
     let (recorded, identifiers, confirm_hash) = if new.kind == RequestKind::OptIn {
-        let target = match ctx.batch.ask_opt_in(ctx.write, id, &new.named, new.purposes, new.channel, new.by)? {
+        let target = match ctx.batch.ask_opt_in(
+            ctx.write,
+            &OptInAsk { request: id, named: &new.named, purposes: new.purposes, channel: new.channel, by: new.by, evidence },
+        )? {
             Ok(target) => target,
             Err(refused) => return Ok(Err(refused.into())),
         };
@@ -282,7 +286,11 @@ pub fn import(ctx: &mut Ctx<'_>, chunk: &ImportChunk) -> Outcome<ImportProgress>
         for one in named {
             known &= match ctx.batch.find(ctx.write, &one.key)? {
                 // What an API client can end is not enough: the file's word stays when that one goes.
-                Some(no) => ctx.batch.graph().identifier(ctx.write, no)?.is_some_and(|row| row.line.without_api_but(Class::Business).denied().contains(chunk.purposes)),
+                Some(no) => ctx
+                    .batch
+                    .graph()
+                    .identifier(ctx.write, no)?
+                    .is_some_and(|row| row.line.without_api_but(Class::Business).denied().contains(chunk.purposes)),
                 None => false,
             };
         }

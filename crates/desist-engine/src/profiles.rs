@@ -1,11 +1,11 @@
 //! Campaign profiles: subjects with attributes in the vault.
 
+use desist_core::fact::Refusal as OptInRefusal;
 use desist_core::fact::{Actor, Channel, Fact, RequestKind};
 use desist_core::identifier::Identifier;
 use desist_core::mark::SubjectNo;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::{ApiOptIn, Named};
-use desist_core::fact::Refusal as OptInRefusal;
 use desist_store::{Owner, ProfileRow, Read, Sealed, StoreError};
 use zeroize::Zeroizing;
 
@@ -162,7 +162,13 @@ pub fn create(ctx: &mut Ctx<'_>, new: &NewProfile) -> Outcome<Option<Accepted>> 
 }
 
 /// Changes a profile. `merge` gets the present attributes and may refuse.
-pub fn change(ctx: &mut Ctx<'_>, pkey: &Identifier, wish: &Wish, merge: &mut dyn FnMut(&[u8]) -> Option<Merged>, own: bool) -> Outcome<Changed> {
+pub fn change(
+    ctx: &mut Ctx<'_>,
+    pkey: &Identifier,
+    wish: &Wish,
+    merge: &mut dyn FnMut(&[u8]) -> Option<Merged>,
+    own: bool,
+) -> Outcome<Changed> {
     let Found { subject, mut row, sealed, attributes } = match find_in_batch(ctx, pkey)? {
         Ok(found) => found,
         Err(refusal) => return Ok(Err(refusal)),

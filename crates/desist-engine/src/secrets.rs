@@ -59,6 +59,7 @@ impl Secrets {
                 .recursive(true)
                 .mode(0o700)
                 .create(dir)
+                .and_then(|()| sync_name(dir))
                 .map_err(|error| SecretError::Io { path: dir.to_owned(), error })?;
         }
         let mut keys = Vec::with_capacity(2);
@@ -174,6 +175,15 @@ fn make_key(path: &Path, env: &dyn Env) -> Result<Zeroizing<[u8; 32]>, SecretErr
     let text = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(*key)));
     write_secret(path, text.as_bytes()).map_err(|error| SecretError::Io { path: path.to_owned(), error })?;
     Ok(key)
+}
+
+/// Makes the name of a new directory durable, before a store relies on the files in it. What is above
+/// may not be ours to open; then somebody else made the directory.
+fn sync_name(dir: &Path) -> std::io::Result<()> {
+    match dir.canonicalize()?.parent().map(std::fs::File::open) {
+        Some(Ok(above)) => above.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 /// Writes a new file that only its owner can read, and syncs it with its directory.

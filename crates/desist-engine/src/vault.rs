@@ -81,7 +81,7 @@ pub fn check(read: &mut dyn Read, vault: &Vault) -> Result<Vec<String>, StoreErr
         for (seq, bytes) in read.entries(from..to)? {
             // What is not an entry is named by the check of the log.
             match Entry::decode(&bytes).map(|entry| entry.fact) {
-                Ok(Fact::OptedOut { request, evidence: Some(digest), .. }) => {
+                Ok(Fact::OptedOut { request, evidence: Some(digest), .. } | Fact::OptInAsked { request, evidence: Some(digest), .. }) => {
                     let owner = Owner::Request(request);
                     if let Some(sealed) = read.vault_get(owner)?
                         && !vault.open(owner, &sealed).is_ok_and(|salted| commitment(&salted) == digest)

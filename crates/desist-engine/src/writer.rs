@@ -24,7 +24,15 @@ const REOPEN_AFTER: Duration = Duration::from_millis(200);
 const BUSY_TRIES_MAX: u32 = 5;
 
 pub(crate) fn spawn(shared: Arc<Shared>, store: Box<dyn Store>, open_store: OpenStore) -> std::io::Result<JoinHandle<()>> {
-    std::thread::Builder::new().name("writer".into()).spawn(move || Writer { shared, store: Some(store), open_store }.run())
+    std::thread::Builder::new().name("writer".into()).spawn(move || {
+        let writer = Writer { shared, store: Some(store), open_store };
+        if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
+            // Commands run under a guard of their own. Without a writer everybody would wait for ever;
+            // what was acknowledged is on disk, and a restart begins there.
+            tracing::error!("the writer ended with a panic: stopping");
+            std::process::abort();
+        }
+    })
 }
 
 struct Writer {
@@ -99,7 +107,8 @@ impl Writer {
                     // A clock that was set back must not let an older opt-in win over a new opt-out.
                     let now = now_ms.div_euclid(1000).max(last_at(write, counters.entries)?);
                     let mut batch = Batch::new(counters, now);
-                    let mut ctx = Ctx { write: &mut *write, batch: &mut batch, shared, now_ms, keys_changed: false, purposes_changed: false };
+                    let mut ctx =
+                        Ctx { write: &mut *write, batch: &mut batch, shared, now_ms, keys_changed: false, purposes_changed: false };
                     if shared.not_durable.load(Ordering::Acquire) {
                         ctx.batch.emit(ctx.write, Fact::AlarmRaised { kind: AlarmKind::NotDurable })?;
                         ctx.batch.emit(ctx.write, Fact::AlarmCleared { kind: AlarmKind::NotDurable })?;
@@ -112,7 +121,8 @@ impl Writer {
                     committed.upto = batch.counters.entries;
                     let own = changes.identifiers.iter().map(|(no, _, verdict)| (*no, *verdict));
                     for (no, verdict) in own.chain(changes.verdicts.iter().copied()) {
-                        let (key, ..) = write.verdict_of(no)?.ok_or_else(|| StoreError::Damaged(format!("identifier {} has no row", no.0)))?;
+                        let (key, ..) =
+                            write.verdict_of(no)?.ok_or_else(|| StoreError::Damaged(format!("identifier {} has no row", no.0)))?;
                         committed.verdicts.push((key, verdict));
                     }
                     Ok(())

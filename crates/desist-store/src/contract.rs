@@ -13,7 +13,7 @@ use desist_core::limits::HOLDERS_MAX;
 use desist_core::lookup::LookupKey;
 use desist_core::mark::{Class, IdentifierNo, Line, Mark, SubjectNo};
 use desist_core::purpose::{Model, PurposeSet};
-use desist_core::rules::{Batch, Counters, Named, OptInTarget, OptOut};
+use desist_core::rules::{Batch, Counters, Named, OptInAsk, OptInTarget, OptOut};
 use sha2::{Digest as _, Sha256};
 
 use crate::faulty::{Fault, FaultyStore};
@@ -161,7 +161,19 @@ pub fn step(number: u64, write: &mut dyn Write) -> Result<(), StoreError> {
             write.remember(&[5; 32], &remembered("first"), now)?;
         }
         3 => {
-            let target = batch.ask_opt_in(write, request_id(2), &[pkey], PurposeSet::OPT_OUT_DEFAULT, Channel::Form, by)?.expect("allowed");
+            let target = batch
+                .ask_opt_in(
+                    write,
+                    &OptInAsk {
+                        request: request_id(2),
+                        named: &[pkey],
+                        purposes: PurposeSet::OPT_OUT_DEFAULT,
+                        channel: Channel::Form,
+                        by,
+                        evidence: None,
+                    },
+                )?
+                .expect("allowed");
             let row = request_row(2, Status::AwaitingConfirmation, batch.counters.entries);
             write.put_request(&RequestRow {
                 kind: RequestKind::OptIn,
@@ -405,8 +417,32 @@ pub fn refusals_write_nothing(make: Make<'_>) {
         batch.opt_out(write, opt_out(vec![], Channel::Form, 9))?.expect_err("nobody named");
         batch.opt_out(write, OptOut { acted_at: Some(NOW * 2), ..opt_out(vec![unknown], Channel::Form, 9) })?.expect_err("in the future");
         batch.opt_out(write, OptOut { purposes: PurposeSet::EMPTY, ..opt_out(vec![unknown], Channel::Form, 9) })?.expect_err("no purpose");
-        batch.ask_opt_in(write, request_id(9), &[unknown], PurposeSet::SALE, Channel::Api, by)?.expect_err("not the consumer");
-        batch.ask_opt_in(write, request_id(9), &[known, unknown], PurposeSet::SALE, Channel::Form, by)?.expect_err("not one subject");
+        batch
+            .ask_opt_in(
+                write,
+                &OptInAsk {
+                    request: request_id(9),
+                    named: &[unknown],
+                    purposes: PurposeSet::SALE,
+                    channel: Channel::Api,
+                    by,
+                    evidence: None,
+                },
+            )?
+            .expect_err("not the consumer");
+        batch
+            .ask_opt_in(
+                write,
+                &OptInAsk {
+                    request: request_id(9),
+                    named: &[known, unknown],
+                    purposes: PurposeSet::SALE,
+                    channel: Channel::Form,
+                    by,
+                    evidence: None,
+                },
+            )?
+            .expect_err("not one subject");
         batch.link(write, &[unknown], by)?.expect_err("nothing to link");
         batch.unlink(write, &[unknown], by)?.expect_err("nothing to unlink");
         commit(write, &mut batch).map(drop)
@@ -532,7 +568,8 @@ fn random_command<R: Records + ?Sized>(rng: &mut Rng, batch: &mut Batch, records
         5 | 6 => drop(batch.link(records, &first, by)?),
         7 => drop(batch.unlink(records, &first, by)?),
         8 | 9 => {
-            let asked = batch.ask_opt_in(records, request_id(1), &first[..1], purposes, channel, by)?;
+            let asked = batch
+                .ask_opt_in(records, &OptInAsk { request: request_id(1), named: &first[..1], purposes, channel, by, evidence: None })?;
             if let (Ok(target), true) = (asked, rng.below(4) > 0) {
                 batch.confirm_opt_in(records, request_id(1), &target, purposes, channel, by)?;
             }
@@ -623,7 +660,19 @@ pub fn tail_names_all_that_sharing_changed(make: Make<'_>) {
                 }
                 // The account's own line allows; what denies it is the e-mail address, one hop away.
                 1 => {
-                    let target = batch.ask_opt_in(write, request_id(2), &[account(0)], purposes, Channel::Form, by)?.expect("allowed");
+                    let target = batch
+                        .ask_opt_in(
+                            write,
+                            &OptInAsk {
+                                request: request_id(2),
+                                named: &[account(0)],
+                                purposes,
+                                channel: Channel::Form,
+                                by,
+                                evidence: None,
+                            },
+                        )?
+                        .expect("allowed");
                     batch.confirm_opt_in(write, request_id(2), &target, purposes, Channel::Form, by)?;
                     after = batch.counters.entries;
                 }

@@ -52,8 +52,8 @@ use tower::Service;
 
 pub use crate::config::TlsFiles;
 use crate::limits::{
-    ACCEPT_RETRY, CONNECTIONS_MAX, FIRST_REQUEST_TIMEOUT, HANDSHAKE_TIMEOUT, HEADER_BYTES_MAX, HTTP2_STREAMS_MAX,
-    IDLE_TIMEOUT, STOP_GRACE, TLS_FILE_BYTES_MAX,
+    ACCEPT_RETRY, CONNECTIONS_MAX, FIRST_REQUEST_TIMEOUT, HANDSHAKE_TIMEOUT, HEADER_BYTES_MAX, HTTP2_STREAMS_MAX, IDLE_TIMEOUT, STOP_GRACE,
+    TLS_FILE_BYTES_MAX,
 };
 
 /// Networks whose forwarding headers are believed; swapped at a reload.
@@ -161,9 +161,7 @@ impl TlsFiles {
             return Err(bad(&self.cert, "holds no certificate; use a PEM certificate chain".to_owned()));
         }
         let key = PrivateKeyDer::from_pem_slice(&read(&self.key)?).map_err(|e| match e {
-            pem::Error::NoItemsFound => {
-                bad(&self.key, "holds no readable private key; use an unencrypted PEM private key".to_owned())
-            }
+            pem::Error::NoItemsFound => bad(&self.key, "holds no readable private key; use an unencrypted PEM private key".to_owned()),
             e => bad(&self.key, format!("not valid PEM: {e}; use an unencrypted PEM private key")),
         })?;
         let mut config = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
@@ -176,9 +174,7 @@ impl TlsFiles {
                     let cert = self.cert.display();
                     bad(&self.key, format!("is not the key of the first certificate in {cert}; use its own key"))
                 }
-                rustls::Error::InvalidCertificate(_) => {
-                    bad(&self.cert, format!("the first certificate cannot be used: {e}"))
-                }
+                rustls::Error::InvalidCertificate(_) => bad(&self.cert, format!("the first certificate cannot be used: {e}")),
                 e => bad(&self.key, format!("cannot be used: {e}; use an ECDSA, Ed25519 or RSA key")),
             })?;
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -388,15 +384,8 @@ impl Server {
     fn new(router: Router, tls: Option<Arc<Tls>>, trusted: Trusted, bounds: Bounds) -> Arc<Self> {
         let mut http = Builder::new(TokioExecutor::new());
         // Hyper runs this timer between requests too, so it is the keep-alive; the first head has its own deadline.
-        http.http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(bounds.idle)
-            .max_buf_size(HEADER_BYTES_MAX)
-            .pipeline_flush(true);
-        http.http2()
-            .timer(TokioTimer::new())
-            .max_header_list_size(HEADER_BYTES_MAX as u32)
-            .max_concurrent_streams(HTTP2_STREAMS_MAX);
+        http.http1().timer(TokioTimer::new()).header_read_timeout(bounds.idle).max_buf_size(HEADER_BYTES_MAX).pipeline_flush(true);
+        http.http2().timer(TokioTimer::new()).max_header_list_size(HEADER_BYTES_MAX as u32).max_concurrent_streams(HTTP2_STREAMS_MAX);
         Arc::new(Self { router, tls, trusted, bounds, http })
     }
 
@@ -543,11 +532,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Watched<S> {
         let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
         self.note(polled)
     }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         self.note(polled)
     }

@@ -14,7 +14,7 @@ use desist_core::identifier::Kind;
 use desist_core::limits::{HELD_MAX, HOLDERS_MAX};
 use desist_core::mark::{Class, IdentifierNo, Line, SubjectNo};
 use desist_core::purpose::PurposeSet;
-use desist_core::rules::{ApiOptIn, Batch, Named, OptInTarget, OptOut};
+use desist_core::rules::{ApiOptIn, Batch, Named, OptInAsk, OptInTarget, OptOut};
 
 use crate::world::{BY, REQUEST, World, id};
 
@@ -269,13 +269,17 @@ fn act(op: &Op, batch: &mut Batch, memory: &mut Memory, callers: &mut Callers) -
             }
             May::Nothing
         }
-        Op::Ask { named, purposes, channel } => match ok!(batch.ask_opt_in(memory, REQUEST, named, *purposes, *channel, BY)) {
-            Ok(target) => {
-                callers.asked.insert(0, (target, *purposes));
-                May::Nothing
+        Op::Ask { named, purposes, channel } => {
+            match ok!(batch
+                .ask_opt_in(memory, &OptInAsk { request: REQUEST, named, purposes: *purposes, channel: *channel, by: BY, evidence: None }))
+            {
+                Ok(target) => {
+                    callers.asked.insert(0, (target, *purposes));
+                    May::Nothing
+                }
+                Err(_) => May::NothingAtAll,
             }
-            Err(_) => May::NothingAtAll,
-        },
+        }
         Op::Confirm(which) => {
             let Some((target, purposes)) = callers.asked.get(*which).cloned() else { return May::NothingAtAll };
             ok!(batch.confirm_opt_in(memory, REQUEST, &target, purposes, Channel::Form, BY));

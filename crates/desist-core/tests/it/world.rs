@@ -9,7 +9,7 @@ use desist_core::identifier::Kind;
 use desist_core::lookup::LookupKey;
 use desist_core::mark::{IdentifierNo, SubjectNo};
 use desist_core::purpose::PurposeSet;
-use desist_core::rules::{ApiOptIn, Batch, Counters, Named, OptInTarget, OptOut, Recorded, Refused};
+use desist_core::rules::{ApiOptIn, Batch, Counters, Named, OptInAsk, OptInTarget, OptOut, Recorded, Refused};
 
 pub const SALE: PurposeSet = PurposeSet::SALE;
 pub const REQUEST: RequestId = RequestId([7; 16]);
@@ -113,7 +113,10 @@ impl World {
     }
 
     pub fn ask(&mut self, named: &[Named], channel: Channel) -> Result<OptInTarget, Refused> {
-        self.batch(|batch, memory| batch.ask_opt_in(memory, REQUEST, named, SALE, channel, BY)).expect("memory never fails")
+        self.batch(|batch, memory| {
+            batch.ask_opt_in(memory, &OptInAsk { request: REQUEST, named, purposes: SALE, channel, by: BY, evidence: None })
+        })
+        .expect("memory never fails")
     }
 
     pub fn confirm(&mut self, target: &OptInTarget) {

@@ -24,11 +24,7 @@ const HUGE: usize = 2 << 20;
 
 /// A multiple of every page size in use on the platform.
 #[cfg(target_os = "linux")]
-const PAGE: usize = if cfg!(target_arch = "x86_64") {
-    4 << 10
-} else {
-    64 << 10
-};
+const PAGE: usize = if cfg!(target_arch = "x86_64") { 4 << 10 } else { 64 << 10 };
 
 /// An allocator that puts large pieces on huge pages and counts what it has given out.
 #[derive(Clone, Debug, Default)]
@@ -85,10 +81,7 @@ fn is_large(layout: Layout) -> bool {
 /// bytes mapped for it.
 #[cfg(target_os = "linux")]
 fn map(layout: Layout) -> Result<(NonNull<u8>, usize), AllocError> {
-    let len = layout
-        .size()
-        .checked_next_multiple_of(PAGE)
-        .ok_or(AllocError)?;
+    let len = layout.size().checked_next_multiple_of(PAGE).ok_or(AllocError)?;
     let reserved = len.checked_add(HUGE).ok_or(AllocError)?;
     // SAFETY: an anonymous private mapping at an address of the kernel's choice touches no memory
     // that exists.
@@ -153,14 +146,7 @@ mod tests {
     #[test]
     fn blocks_are_writable_aligned_and_accounted() {
         let pages = HugePages::default();
-        for size in [
-            16,
-            4096,
-            (2 << 20) - 16,
-            2 << 20,
-            (2 << 20) + 16,
-            17 * (1 << 18) + 16,
-        ] {
+        for size in [16, 4096, (2 << 20) - 16, 2 << 20, (2 << 20) + 16, 17 * (1 << 18) + 16] {
             for align in [16, 64, 4096] {
                 let layout = Layout::from_size_align(size, align).unwrap();
                 let block = pages.allocate(layout).unwrap();

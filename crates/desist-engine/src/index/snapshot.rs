@@ -95,12 +95,9 @@ impl Header {
 
     fn decode(bytes: &[u8; HEADER]) -> Result<Self, SnapshotError> {
         if bytes[..8] != MAGIC {
-            return Err(SnapshotError::Damaged(
-                "not an index snapshot, or not complete",
-            ));
+            return Err(SnapshotError::Damaged("not an index snapshot, or not complete"));
         }
-        let u32_at =
-            |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("in the header"));
+        let u32_at = |at: usize| u32::from_le_bytes(*bytes[at..].first_chunk().expect("in the header"));
         let found = u32_at(8);
         if found != VERSION {
             return Err(SnapshotError::Version { found });
@@ -109,10 +106,7 @@ impl Header {
             verdicts: u32_at(12),
             entries: u64_at(bytes, 16),
             overflown: u64_at(bytes, 24),
-            snapshot: Snapshot {
-                upto: u64_at(bytes, 32),
-                root: *bytes.last_chunk().expect("32 is less than the header"),
-            },
+            snapshot: Snapshot { upto: u64_at(bytes, 32), root: *bytes.last_chunk().expect("32 is less than the header") },
         })
     }
 
@@ -122,38 +116,25 @@ impl Header {
         let entries = self.entries.checked_mul(ENTRY as u64)?;
         let overflown = self.overflown.checked_mul(OVERFLOWN as u64)?;
         let ends = (HEADER + DIGEST) as u64;
-        ends.checked_add(verdicts)?
-            .checked_add(entries)?
-            .checked_add(overflown)
+        ends.checked_add(verdicts)?.checked_add(entries)?.checked_add(overflown)
     }
 }
 
 fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    u64::from_le_bytes(
-        *bytes[at..]
-            .first_chunk()
-            .expect("within a record of fixed length"),
-    )
+    u64::from_le_bytes(*bytes[at..].first_chunk().expect("within a record of fixed length"))
 }
 
 fn encode_verdict(verdict: Verdict) -> [u8; VERDICT] {
     let mut bytes = [0; VERDICT];
-    for (place, set) in
-        bytes
-            .chunks_exact_mut(8)
-            .zip([verdict.denied, verdict.linked, verdict.opted_in])
-    {
+    for (place, set) in bytes.chunks_exact_mut(8).zip([verdict.denied, verdict.linked, verdict.opted_in]) {
         place.copy_from_slice(&set.0.to_le_bytes());
     }
     bytes
 }
 
 fn decode_verdict(bytes: &[u8]) -> Result<Verdict, SnapshotError> {
-    let verdict = Verdict {
-        denied: PurposeSet(u64_at(bytes, 0)),
-        linked: PurposeSet(u64_at(bytes, 8)),
-        opted_in: PurposeSet(u64_at(bytes, 16)),
-    };
+    let verdict =
+        Verdict { denied: PurposeSet(u64_at(bytes, 0)), linked: PurposeSet(u64_at(bytes, 8)), opted_in: PurposeSet(u64_at(bytes, 16)) };
     if verdict == Verdict::default() {
         return Err(SnapshotError::Damaged("an empty verdict"));
     }
@@ -172,10 +153,7 @@ fn encode_entry(entry: Entry) -> [u8; ENTRY] {
 
 fn decode_entry(bytes: &[u8; ENTRY]) -> Entry {
     let bits = u128::from_be_bytes(*bytes);
-    Entry {
-        high: (bits >> 64) as u64,
-        low: bits as u64,
-    }
+    Entry { high: (bits >> 64) as u64, low: bits as u64 }
 }
 
 /// Writes and hashes.
@@ -196,11 +174,9 @@ impl DecisionIndex {
     /// shard is copied when the iterator comes to it: what is set meanwhile may or may not appear.
     pub fn iter(&self) -> impl Iterator<Item = ([u8; 14], Verdict)> {
         (0..self.route.shards).flat_map(|shard| {
-            self.sorted(shard, |contents, entry| {
-                (entry.key(), contents.verdict(entry))
-            })
-            .into_iter()
-            .map(|(key, verdict)| (key.to_bytes(), verdict))
+            self.sorted(shard, |contents, entry| (entry.key(), contents.verdict(entry)))
+                .into_iter()
+                .map(|(key, verdict)| (key.to_bytes(), verdict))
         })
     }
 
@@ -208,10 +184,7 @@ impl DecisionIndex {
     fn sorted<T>(&self, shard: usize, of: impl Fn(&Contents, &Entry) -> (Key, T)) -> Vec<(Key, T)> {
         let mut entries: Vec<_> = {
             let contents = self.read();
-            contents.shards[shard]
-                .iter()
-                .map(|entry| of(&contents, entry))
-                .collect()
+            contents.shards[shard].iter().map(|entry| of(&contents, entry)).collect()
         };
         entries.sort_unstable_by_key(|(key, _)| *key);
         entries
@@ -222,26 +195,17 @@ impl DecisionIndex {
     ///
     /// The index may change meanwhile. A change may or may not be in the file: since it is of a
     /// line at or after `upto`, going through the log from `upto` makes it good after a start.
-    pub fn write_snapshot(
-        &self,
-        path: &Path,
-        upto: u64,
-        root: &[u8; 32],
-    ) -> Result<(), SnapshotError> {
+    pub fn write_snapshot(&self, path: &Path, upto: u64, root: &[u8; 32]) -> Result<(), SnapshotError> {
         let mut temporary = path.as_os_str().to_owned();
         temporary.push(".tmp");
         let temporary = Path::new(&temporary);
-        let written = self
-            .write_file(temporary, Snapshot { upto, root: *root })
-            .and_then(|()| std::fs::rename(temporary, path));
+        let written = self.write_file(temporary, Snapshot { upto, root: *root }).and_then(|()| std::fs::rename(temporary, path));
         if let Err(error) = written {
             // What is left over is replaced next time, and is never read.
             let _ = std::fs::remove_file(temporary);
             return Err(error.into());
         }
-        let directory = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         File::open(directory.unwrap_or(Path::new(".")))?.sync_all()?;
         Ok(())
     }
@@ -256,10 +220,7 @@ impl DecisionIndex {
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(path)?;
-        let mut out = Hashed {
-            to: BufWriter::with_capacity(BLOCK, file),
-            sha: Sha256::new(),
-        };
+        let mut out = Hashed { to: BufWriter::with_capacity(BLOCK, file), sha: Sha256::new() };
         out.to.write_all(&[0; HEADER])?;
 
         // Verdicts that no entry has any more are left out. One that comes into use from here on is
@@ -284,13 +245,7 @@ impl DecisionIndex {
         for shard in 0..self.route.shards {
             let sorted = self.sorted(shard, |contents, entry| {
                 let number = numbers[usize::from(entry.number())];
-                (
-                    entry.key(),
-                    (
-                        number,
-                        (number == OVERFLOW).then(|| contents.verdict(entry)),
-                    ),
-                )
+                (entry.key(), (number, (number == OVERFLOW).then(|| contents.verdict(entry))))
             });
             for (key, (number, verdict)) in sorted {
                 out.put(&encode_entry(Entry::new(key, number)))?;
@@ -303,19 +258,10 @@ impl DecisionIndex {
             out.put(&encode_verdict(*verdict))?;
         }
 
-        let header = Header {
-            verdicts: verdicts.into(),
-            entries,
-            overflown: overflown.len() as u64,
-            snapshot,
-        }
-        .encode();
+        let header = Header { verdicts: verdicts.into(), entries, overflown: overflown.len() as u64, snapshot }.encode();
         out.sha.update(header);
         out.to.write_all(&out.sha.finalize())?;
-        let mut file = out
-            .to
-            .into_inner()
-            .map_err(io::IntoInnerError::into_error)?;
+        let mut file = out.to.into_inner().map_err(io::IntoInnerError::into_error)?;
         file.seek(SeekFrom::Start(0))?;
         file.write_all(&header)?;
         file.sync_all()
@@ -327,10 +273,7 @@ impl DecisionIndex {
         Self::load_with_limit(path, MAX_VERDICTS)
     }
 
-    pub(super) fn load_with_limit(
-        path: &Path,
-        limit: usize,
-    ) -> Result<Option<(Self, Snapshot)>, SnapshotError> {
+    pub(super) fn load_with_limit(path: &Path, limit: usize) -> Result<Option<(Self, Snapshot)>, SnapshotError> {
         let mut file = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             file => file?,
@@ -370,12 +313,7 @@ impl DecisionIndex {
         self.contents.get_mut().expect(POISONED)
     }
 
-    fn load_verdicts(
-        &mut self,
-        file: &mut File,
-        header: &Header,
-        sha: &mut Sha256,
-    ) -> Result<(), SnapshotError> {
+    fn load_verdicts(&mut self, file: &mut File, header: &Header, sha: &mut Sha256) -> Result<(), SnapshotError> {
         let mut bytes = vec![0; header.verdicts as usize * VERDICT];
         file.read_exact(&mut bytes)?;
         sha.update(&bytes);
@@ -392,12 +330,7 @@ impl DecisionIndex {
 
     /// The file is in the order of the shards, so each is filled when all its entries have been
     /// read, at its final size. One thread reads, this one hashes, the others fill.
-    fn load_entries(
-        &self,
-        file: &mut File,
-        header: &Header,
-        sha: &mut Sha256,
-    ) -> Result<Box<[Table]>, SnapshotError> {
+    fn load_entries(&self, file: &mut File, header: &Header, sha: &mut Sha256) -> Result<Box<[Table]>, SnapshotError> {
         let (full, blocks) = mpsc::sync_channel::<io::Result<Vec<u8>>>(AHEAD);
         let (used, empty) = mpsc::channel::<Vec<u8>>();
         let (give, take) = mpsc::sync_channel::<(usize, Vec<u8>)>(1);
@@ -428,17 +361,12 @@ impl DecisionIndex {
                     }
                 }
                 bytes.clear();
-                spare
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(bytes);
+                spare.lock().unwrap_or_else(PoisonError::into_inner).push(bytes);
             }
         };
         let overflown = std::thread::scope(|scope| {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
-            let fillers: Vec<_> = (0..threads.min(MAX_FILLERS))
-                .map(|_| scope.spawn(work))
-                .collect();
+            let fillers: Vec<_> = (0..threads.min(MAX_FILLERS)).map(|_| scope.spawn(work)).collect();
             scope.spawn(move || {
                 let mut left = header.entries * ENTRY as u64;
                 while left > 0 {
@@ -463,11 +391,7 @@ impl DecisionIndex {
                 while let Some(last) = rest.last() {
                     // Keys in order come in the order of the shards; `fill` sees to it that they do.
                     let of = |entry: &[u8; ENTRY]| self.route.shard(decode_entry(entry).key());
-                    let here = if of(last) == shard {
-                        rest.len()
-                    } else {
-                        rest.partition_point(|entry| of(entry) <= shard)
-                    };
+                    let here = if of(last) == shard { rest.len() } else { rest.partition_point(|entry| of(entry) <= shard) };
                     bytes.extend_from_slice(rest[..here].as_flattened());
                     rest = &rest[here..];
                     if !rest.is_empty() {
@@ -499,23 +423,13 @@ impl DecisionIndex {
             Ok(overflown)
         })?;
         if overflown != header.overflown {
-            return Err(SnapshotError::Damaged(
-                "verdicts without a number are missing",
-            ));
+            return Err(SnapshotError::Damaged("verdicts without a number are missing"));
         }
-        Ok(shards
-            .into_iter()
-            .map(|shard| shard.into_inner().unwrap_or_else(|| self.table(0)))
-            .collect())
+        Ok(shards.into_iter().map(|shard| shard.into_inner().unwrap_or_else(|| self.table(0))).collect())
     }
 
     /// The table of a shard, and how many of its entries have a verdict without a number.
-    fn fill(
-        &self,
-        shard: usize,
-        bytes: &[u8],
-        verdicts: u32,
-    ) -> Result<(Table, u64), SnapshotError> {
+    fn fill(&self, shard: usize, bytes: &[u8], verdicts: u32) -> Result<(Table, u64), SnapshotError> {
         let (entries, _) = bytes.as_chunks::<ENTRY>();
         let mut table = self.table(entries.len());
         let mut overflown = 0;
@@ -538,12 +452,7 @@ impl DecisionIndex {
     }
 
     /// Gives each entry that has none its verdict; with a number, if there is one by now.
-    fn load_overflown(
-        &mut self,
-        file: &mut File,
-        header: &Header,
-        sha: &mut Sha256,
-    ) -> Result<(), SnapshotError> {
+    fn load_overflown(&mut self, file: &mut File, header: &Header, sha: &mut Sha256) -> Result<(), SnapshotError> {
         let numbers = self.numbers.get_mut().expect(POISONED);
         let contents = self.contents.get_mut().expect(POISONED);
         let mut before = None;

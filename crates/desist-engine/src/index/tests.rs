@@ -8,11 +8,7 @@ use proptest::prelude::*;
 use super::*;
 
 fn verdict(number: u64) -> Verdict {
-    Verdict {
-        denied: PurposeSet(number),
-        linked: PurposeSet(number << 7),
-        opted_in: PurposeSet(0),
-    }
+    Verdict { denied: PurposeSet(number), linked: PurposeSet(number << 7), opted_in: PurposeSet(0) }
 }
 
 /// A key that looks like cipher output, and always the same for a number.
@@ -40,9 +36,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
+        Self { dir: tempfile::tempdir().unwrap() }
     }
 
     fn file(&self) -> PathBuf {
@@ -112,9 +106,7 @@ fn every_verdict_beyond_the_numbers_is_kept() {
     assert_eq!(index.read().overflow.len(), 500);
     let place = Place::new();
     index.write_snapshot(&place.file(), 0, &[0; 32]).unwrap();
-    let (loaded, _) = DecisionIndex::load_snapshot(&place.file())
-        .unwrap()
-        .unwrap();
+    let (loaded, _) = DecisionIndex::load_snapshot(&place.file()).unwrap().unwrap();
     for number in 1..=many {
         assert_eq!(index.get(&key(number)), verdict(number));
         assert_eq!(loaded.get(&key(number)), verdict(number));
@@ -124,9 +116,7 @@ fn every_verdict_beyond_the_numbers_is_kept() {
         index.set(&key(number), Verdict::default());
     }
     index.write_snapshot(&place.file(), 0, &[0; 32]).unwrap();
-    let (loaded, _) = DecisionIndex::load_snapshot(&place.file())
-        .unwrap()
-        .unwrap();
+    let (loaded, _) = DecisionIndex::load_snapshot(&place.file()).unwrap().unwrap();
     assert_eq!(loaded.read().overflow.len(), 0);
     assert_eq!(contents(&loaded), contents(&index));
 }
@@ -146,20 +136,13 @@ fn readers_see_old_or_new_while_one_writes() {
                     number = (number + 1) % KEYS;
                     let found = index.get(&key(number)).denied.0;
                     // Each key only ever has verdicts congruent to its number.
-                    assert!(
-                        found == 0 || found % 100 == number % 100,
-                        "{number}: {found}"
-                    );
+                    assert!(found == 0 || found % 100 == number % 100, "{number}: {found}");
                 }
             });
         }
         for round in 1..=6 {
             for number in 0..KEYS {
-                let value = if (number + round).is_multiple_of(5) {
-                    0
-                } else {
-                    round * 100 + number % 100
-                };
+                let value = if (number + round).is_multiple_of(5) { 0 } else { round * 100 + number % 100 };
                 index.set(&key(number), verdict(value));
                 assert_eq!(index.get(&key(number)), verdict(value));
             }
@@ -170,10 +153,7 @@ fn readers_see_old_or_new_while_one_writes() {
         }
         stop.store(true, Ordering::Relaxed);
     });
-    let mixed = DecisionIndex::load_snapshot(&place.file())
-        .unwrap()
-        .unwrap()
-        .0;
+    let mixed = DecisionIndex::load_snapshot(&place.file()).unwrap().unwrap().0;
     assert!(!mixed.is_empty());
     for number in 0..KEYS {
         let found = mixed.get(&key(number)).denied.0;
@@ -201,21 +181,14 @@ fn a_damaged_snapshot_is_an_error() {
             let mut bad = good.clone();
             bad[at] ^= change;
             let error = refused(&bad);
-            assert_eq!(
-                matches!(error, SnapshotError::Version { .. }),
-                (8..12).contains(&at),
-                "{at}"
-            );
+            assert_eq!(matches!(error, SnapshotError::Version { .. }), (8..12).contains(&at), "{at}");
         }
         refused(&good[..at]);
     }
     refused(&[&good[..], &[0]].concat());
     refused(&[]);
     std::fs::write(&path, &good).unwrap();
-    assert_eq!(
-        contents(&DecisionIndex::load_snapshot(&path).unwrap().unwrap().0),
-        contents(&index)
-    );
+    assert_eq!(contents(&DecisionIndex::load_snapshot(&path).unwrap().unwrap().0), contents(&index));
     std::fs::remove_file(&path).unwrap();
     assert!(DecisionIndex::load_snapshot(&path).unwrap().is_none());
 }
@@ -235,10 +208,7 @@ fn a_forged_snapshot_is_an_error() {
     let load = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut bytes = good[..good.len() - 32].to_vec();
         change(&mut bytes);
-        let digest = Sha256::new()
-            .chain_update(&bytes[72..])
-            .chain_update(&bytes[..72])
-            .finalize();
+        let digest = Sha256::new().chain_update(&bytes[72..]).chain_update(&bytes[..72]).finalize();
         bytes.extend_from_slice(&digest);
         std::fs::write(&path, bytes).unwrap();
         DecisionIndex::load_snapshot(&path).map(|found| found.unwrap().0.len())
@@ -248,9 +218,7 @@ fn a_forged_snapshot_is_an_error() {
     assert_eq!(load(&|_| {}).unwrap(), 4);
     let message = |change: &dyn Fn(&mut Vec<u8>)| load(change).unwrap_err().to_string();
     assert!(message(&|b| b[entries..overflown].rotate_left(16)).contains("out of order"));
-    assert!(
-        message(&|b| b.copy_within(entries..entries + 16, entries + 16)).contains("out of order")
-    );
+    assert!(message(&|b| b.copy_within(entries..entries + 16, entries + 16)).contains("out of order"));
     assert!(message(&|b| b[72..96].fill(0)).contains("empty verdict"));
     assert!(message(&|b| b[overflown..].rotate_left(38)).contains("without an entry"));
     assert!(message(&|b| b[overflown] ^= 1).contains("without an entry"));
@@ -277,15 +245,9 @@ fn memory_stays_within_32_bytes_an_identifier() {
         }
         if [1_000_000, 3_000_000].contains(&len) {
             index.write_snapshot(&place.file(), 0, &[0; 32]).unwrap();
-            let (loaded, _) = DecisionIndex::load_snapshot(&place.file())
-                .unwrap()
-                .unwrap();
+            let (loaded, _) = DecisionIndex::load_snapshot(&place.file()).unwrap().unwrap();
             assert!(loaded.memory_bytes() <= 32 * len);
-            assert!(
-                (0..=number)
-                    .step_by(7)
-                    .all(|n| loaded.get(&key(n)) == verdict(n % 50 + 1))
-            );
+            assert!((0..=number).step_by(7).all(|n| loaded.get(&key(n)) == verdict(n % 50 + 1)));
         }
     }
 }

@@ -8,7 +8,8 @@ use crate::support::{Home, audit, confirmed, email, facts_after, hang, opt_out, 
 
 fn bits(engine: &Engine) -> Vec<(String, u32)> {
     let purposes = engine.shared().purposes.load();
-    let mut bits: Vec<_> = purposes.iter().map(|(name, set, _)| (name.to_owned(), set.0.trailing_zeros())).filter(|(_, bit)| *bit >= 6).collect();
+    let mut bits: Vec<_> =
+        purposes.iter().map(|(name, set, _)| (name.to_owned(), set.0.trailing_zeros())).filter(|(_, bit)| *bit >= 6).collect();
     bits.sort_by_key(|(_, bit)| *bit);
     bits
 }

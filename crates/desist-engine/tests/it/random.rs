@@ -75,7 +75,8 @@ fn act(engine: &Engine, doing: &Doing, number: u64, opt_ins: bool) {
             let mut import = [0; 32];
             import[..8].copy_from_slice(&number.to_be_bytes());
             let (people, purposes) = (people(who), PurposeSet::OPT_OUT_DEFAULT);
-            let chunk = ImportChunk { import, first_row: 0, rows: 1, people: vec![people.clone()], purposes, acted_at: None, last: true, by };
+            let chunk =
+                ImportChunk { import, first_row: 0, rows: 1, people: vec![people.clone()], purposes, acted_at: None, last: true, by };
             engine.submit_blocking(Lane::Bulk, move |ctx| intake::import(ctx, &chunk)).expect("taken");
             denied(&people);
         }
@@ -95,7 +96,15 @@ fn act(engine: &Engine, doing: &Doing, number: u64, opt_ins: bool) {
         Doing::Create(key, who, out) => {
             let email = people(&[*who])[0];
             let pkey = pkey(&format!("p{key}"));
-            let new = NewProfile { pkey, attributes: b"{}".to_vec(), identifiers: vec![email], email: Some(email), opt_out: *out, evidence: b"{}".to_vec(), by };
+            let new = NewProfile {
+                pkey,
+                attributes: b"{}".to_vec(),
+                identifiers: vec![email],
+                email: Some(email),
+                opt_out: *out,
+                evidence: b"{}".to_vec(),
+                by,
+            };
             engine.submit_blocking(Lane::Interactive, move |ctx| profiles::create(ctx, &new)).expect("taken");
             if *out {
                 denied(&[email]);

@@ -141,7 +141,8 @@ fn a_first_start_that_was_cut_off_goes_on() {
         assert!(first);
         assert_eq!(facts_after(&engine, 0), ["log_opened"]);
         engine.close();
-        let same = FILES.map(|name| std::fs::read(home.keys().join(name)).expect("reads") == std::fs::read(made.keys().join(name)).expect("reads"));
+        let same = FILES
+            .map(|name| std::fs::read(home.keys().join(name)).expect("reads") == std::fs::read(made.keys().join(name)).expect("reads"));
         assert_eq!(same, [true, done > 1], "the files that were there are used");
     }
 }

@@ -38,7 +38,9 @@ fn accounts_and_devices_are_recorded_once_and_e_mails_never() {
         assert!(is_denied(&engine, PurposeSet::GPC, &[one]) && !is_denied(&engine, PurposeSet::PROFILING, &[one]), "{kind}");
     }
     assert!(!is_denied(&engine, PurposeSet::SALE, &[rosa]));
-    let recorded = log(&engine).into_iter().filter_map(|entry| if let Fact::OptedOut { channel, purposes, .. } = entry.fact { Some((channel, purposes)) } else { None });
+    let recorded = log(&engine)
+        .into_iter()
+        .filter_map(|entry| if let Fact::OptedOut { channel, purposes, .. } = entry.fact { Some((channel, purposes)) } else { None });
     assert!(recorded.eq([(Channel::Gpc, PurposeSet::GPC); 4]));
     audit(&engine);
     engine.close();

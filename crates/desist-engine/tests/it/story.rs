@@ -162,7 +162,9 @@ pub fn state(engine: &Engine) -> String {
                 desist_store::Row::Identifier(no, row, verdict) => format!("identifier {} held by {}: {verdict:?}", no.0, row.holders),
                 desist_store::Row::Subject(no, _) => format!("subject {}", no.0),
                 desist_store::Row::Hold(subject, no) => format!("hold {} {}", subject.0, no.0),
-                desist_store::Row::Request(row) => format!("request {:?} {:?} {:?} {:?}", row.kind, row.status, row.identifiers, row.unreached),
+                desist_store::Row::Request(row) => {
+                    format!("request {:?} {:?} {:?} {:?}", row.kind, row.status, row.identifiers, row.unreached)
+                }
                 desist_store::Row::Profile(no) | desist_store::Row::Vault(desist_store::Owner::Profile(no)) => format!("profile {}", no.0),
                 desist_store::Row::Vault(desist_store::Owner::Request(_)) => "evidence".to_owned(),
             };

@@ -264,9 +264,13 @@ pub fn is_alarm(fact: &Fact) -> bool {
 /// What the store says of every identifier of which something is known.
 pub fn stored_verdicts(engine: &Engine) -> BTreeMap<LookupKey, Verdict> {
     let mut verdicts = BTreeMap::new();
-    engine.read(|read| read.each_verdict(&mut |key, _, verdict| {
-        verdicts.insert(key, verdict);
-    })).expect("reads");
+    engine
+        .read(|read| {
+            read.each_verdict(&mut |key, _, verdict| {
+                verdicts.insert(key, verdict);
+            })
+        })
+        .expect("reads");
     verdicts
 }
 

@@ -84,7 +84,8 @@ fn an_answer_is_remembered_for_two_days() {
     let rosa = email(&engine, "rosa@example.com");
     let send = |body: u8| -> Result<Accepted, Failure> {
         let idempotency = Idempotency { scope: [1; 32], body: [body; 32] };
-        engine.submit_blocking(Lane::Interactive, move |ctx| once(ctx, Some(&idempotency), |ctx| intake::request(ctx, &opt_out(vec![rosa]))))
+        engine
+            .submit_blocking(Lane::Interactive, move |ctx| once(ctx, Some(&idempotency), |ctx| intake::request(ctx, &opt_out(vec![rosa]))))
     };
     let first = send(1).expect("taken");
     home.env.advance(48 * 3600);

@@ -10,7 +10,9 @@ use super::{CliError, Finding, StoreArgs, say};
 
 /// `desist backup`
 #[derive(Debug, Args)]
-#[command(after_help = "The secret files are not in it: copy DIR/keys to another place, once.\n\nExample:\n  desist backup /backups/desist-2026-11-21.db")]
+#[command(
+    after_help = "The secret files are not in it: copy DIR/keys to another place, once.\n\nExample:\n  desist backup /backups/desist-2026-11-21.db"
+)]
 pub struct BackupArgs {
     /// The new file; it must not exist.
     file: PathBuf,

@@ -14,7 +14,9 @@ use crate::config::Config;
 
 /// `desist check`
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 0: clean, 1: something was found. Runs beside a server, on one moment of the store.\n\nExamples:\n  desist check\n  desist check --config-only --config desist.toml")]
+#[command(
+    after_help = "Exit code 0: clean, 1: something was found. Runs beside a server, on one moment of the store.\n\nExamples:\n  desist check\n  desist check --config-only --config desist.toml"
+)]
 pub struct CheckArgs {
     /// Check only the configuration, and what would be wrong in production.
     #[arg(long)]
@@ -70,5 +72,6 @@ pub fn run(args: &CheckArgs) -> Result<Finding, CliError> {
 
 /// How long work is shown.
 pub fn bar_style(unit: &str) -> indicatif::ProgressStyle {
-    indicatif::ProgressStyle::with_template(&format!("{{bar:40}} {{pos}}/{{len}} {unit} {{elapsed}} left {{eta}}")).unwrap_or_else(|_| indicatif::ProgressStyle::default_bar())
+    indicatif::ProgressStyle::with_template(&format!("{{bar:40}} {{pos}}/{{len}} {unit} {{elapsed}} left {{eta}}"))
+        .unwrap_or_else(|_| indicatif::ProgressStyle::default_bar())
 }

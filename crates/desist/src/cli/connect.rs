@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
-use axum::Router;
 use desist_engine::engine::{Engine, OpenStore, Options, Policy};
 use desist_engine::env::System;
 use desist_store::sqlite::SqliteStore;
@@ -119,7 +119,10 @@ impl Local {
         }
         // A mistyped directory must not become a new, empty store that takes opt-outs in.
         if !args.data.join(desist_store::sqlite::FILE).exists() {
-            return Err(CliError::said(format!("--data: there is no store in {}; name its directory, or make one with `desist serve --data {0}`", args.data.display())));
+            return Err(CliError::said(format!(
+                "--data: there is no store in {}; name its directory, or make one with `desist serve --data {0}`",
+                args.data.display()
+            )));
         }
         let config = config(args)?;
         let (engine, _) = open(args, &config)?;
@@ -138,18 +141,26 @@ impl Local {
     }
 
     /// Calls with a JSON body and reads a JSON answer.
-    pub fn call<B: Serialize, A: DeserializeOwned>(&self, method: Method, path: &str, body: Option<&B>) -> Result<Result<A, Refused>, CliError> {
+    pub fn call<B: Serialize, A: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+    ) -> Result<Result<A, Refused>, CliError> {
         let body = match body {
             Some(body) => serde_json::to_vec(body).map_err(|error| CliError::said(error.to_string()))?,
             None => Vec::new(),
         };
         let (status, answer) = self.runtime.block_on(self.send(method, path, body))?;
         if !status.is_success() {
-            let problem = serde_json::from_slice(&answer).unwrap_or_else(|_| Problem::new(status, "unknown", format!("the server answered {status}")));
+            let problem = serde_json::from_slice(&answer)
+                .unwrap_or_else(|_| Problem::new(status, "unknown", format!("the server answered {status}")));
             return Ok(Err(Refused(problem)));
         }
         let answer = if answer.is_empty() { b"null".as_slice() } else { &answer };
-        serde_json::from_slice(answer).map(Ok).map_err(|_| CliError::said("the server answers in a form that this version does not know; use the server's own version of desist"))
+        serde_json::from_slice(answer).map(Ok).map_err(|_| {
+            CliError::said("the server answers in a form that this version does not know; use the server's own version of desist")
+        })
     }
 
     async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Vec<u8>), CliError> {
@@ -176,12 +187,16 @@ impl Local {
 }
 
 /// Sends one request on a fresh connection and reads the whole answer.
-pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(stream: S, request: Request<Body>) -> Result<(StatusCode, Vec<u8>), CliError> {
+pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    request: Request<Body>,
+) -> Result<(StatusCode, Vec<u8>), CliError> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|error| lost(&error))?;
     let driver = tokio::spawn(connection);
     let response = sender.send_request(request).await.map_err(|error| lost(&error))?;
     let status = response.status();
-    let body = http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| lost(error.as_ref()))?;
+    let body =
+        http_body_util::Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(|error| lost(error.as_ref()))?;
     driver.abort();
     Ok((status, body.to_bytes().to_vec()))
 }

@@ -8,12 +8,14 @@ use serde_json::Value;
 use super::connect::Local;
 use super::opt_out::identifier;
 use super::{CliError, Finding, OutputArgs, StoreArgs, print_json, say};
-use crate::web::word;
 use crate::web::decisions::{ContextInput, DecisionAnswer, DecisionBody};
+use crate::web::word;
 
 /// `desist decide`
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 0: allow, 1: deny.\n\nExamples:\n  desist decide email:rosa@example.org\n  desist decide customer_id:4711 device_id:abc --purpose sharing --gpc --json")]
+#[command(
+    after_help = "Exit code 0: allow, 1: deny.\n\nExamples:\n  desist decide email:rosa@example.org\n  desist decide customer_id:4711 device_id:abc --purpose sharing --gpc --json"
+)]
 pub struct DecideArgs {
     /// Who: KIND:VALUE, or KIND.sha256:HEX; denied if any is.
     #[arg(required = true, value_name = "KIND:VALUE")]
@@ -36,7 +38,9 @@ pub struct DecideArgs {
 pub fn run(args: DecideArgs) -> Result<Finding, CliError> {
     let age_band = args
         .age_band
-        .map(|band| serde_json::from_value(Value::from(band)).map_err(|_| CliError::said("--age-band: use under_13, 13_15, 16_17 or 18_plus")))
+        .map(|band| {
+            serde_json::from_value(Value::from(band)).map_err(|_| CliError::said("--age-band: use under_13, 13_15, 16_17 or 18_plus"))
+        })
         .transpose()?;
     let body = DecisionBody {
         purpose: args.purpose,

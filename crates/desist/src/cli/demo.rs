@@ -19,7 +19,9 @@ use super::{CliError, Finding, say};
 
 /// `desist demo`
 #[derive(Debug, Args)]
-#[command(after_help = "Everything happens in a new temporary directory and on free ports of this machine; nothing is sent elsewhere.\nThe directory is removed at the end.")]
+#[command(
+    after_help = "Everything happens in a new temporary directory and on free ports of this machine; nothing is sent elsewhere.\nThe directory is removed at the end."
+)]
 pub struct DemoArgs {
     /// End after the story instead of leaving the server up.
     #[arg(long)]
@@ -81,7 +83,8 @@ fn play(directory: &Path) -> Result<Story, CliError> {
 
     say("\n1. The shop's software creates her profile.");
     let profile = json!({ "firstName": "Rosa", "lastName": "Vega", "email": "rosa.vega@example.org" });
-    let created = story.call(&Method::POST, "/acme/campaign/profileAndServices/profile/", Some(&profile), &["PKey", "email", "ccpaOptOut"])?;
+    let created =
+        story.call(&Method::POST, "/acme/campaign/profileAndServices/profile/", Some(&profile), &["PKey", "email", "ccpaOptOut"])?;
     let path = format!("/acme/campaign/profileAndServices/profile/{}", created["PKey"].as_str().unwrap_or_default());
 
     say("\n2. May her data be sold? Nobody said no yet.");
@@ -93,7 +96,8 @@ fn play(directory: &Path) -> Result<Story, CliError> {
 
     say("\n4. From the answer on every decision is deny, by her e-mail, by its hash, by her profile.");
     story.expect("deny", "email", "rosa.vega@example.org")?;
-    let (identifier, _) = Identifier::from_value(Kind::Email, "rosa.vega@example.org").map_err(|error| CliError::said(error.to_string()))?;
+    let (identifier, _) =
+        Identifier::from_value(Kind::Email, "rosa.vega@example.org").map_err(|error| CliError::said(error.to_string()))?;
     let digits = identifier.digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     let hash: String = digits.filter_map(|digit| char::from_digit(u32::from(digit), 16)).collect();
     story.ask("deny", &json!({ "kind": "email", "sha256": hash }))?;
@@ -162,6 +166,10 @@ impl Story {
     fn ask(&self, decision: &str, identifier: &Value) -> Result<(), CliError> {
         let question = json!({ "purpose": "sale", "identifiers": [identifier] });
         let answer = self.call(&Method::POST, "/v1/decisions", Some(&question), &["decision", "reason", "as_of", "stale_ms"])?;
-        if answer["decision"] == decision { Ok(()) } else { Err(CliError::said(format!("the decision should have been {decision}; please report it"))) }
+        if answer["decision"] == decision {
+            Ok(())
+        } else {
+            Err(CliError::said(format!("the decision should have been {decision}; please report it")))
+        }
     }
 }

@@ -79,7 +79,10 @@ pub fn run(args: KeyArgs) -> Result<Finding, CliError> {
             if output.json {
                 print_json(&json!({ "no": key.no, "api_key": key.api_key, "token": key.token }))?;
             } else {
-                say(&format!("key {}\n  api_key  {}\n  token    {}\nThe token is not stored: keep it now.", key.no, key.api_key, key.token));
+                say(&format!(
+                    "key {}\n  api_key  {}\n  token    {}\nThe token is not stored: keep it now.",
+                    key.no, key.api_key, key.token
+                ));
             }
         }
         KeyCommand::List { store, output } => {
@@ -89,7 +92,14 @@ pub fn run(args: KeyArgs) -> Result<Finding, CliError> {
             } else {
                 for key in list.keys {
                     let state = key.revoked_at.map_or_else(|| "live".to_owned(), |at| format!("revoked {at}"));
-                    say(&format!("{:>4}  {:<8}  {:<10}  created {}  {}", key.no, format!("{:?}", key.role).to_lowercase(), state, key.created_at, key.name));
+                    say(&format!(
+                        "{:>4}  {:<8}  {:<10}  created {}  {}",
+                        key.no,
+                        format!("{:?}", key.role).to_lowercase(),
+                        state,
+                        key.created_at,
+                        key.name
+                    ));
                 }
             }
         }

@@ -24,7 +24,11 @@ use crate::config::ConfigError;
 /// Takes "Do Not Sell or Share My Personal Information" choices in, makes every system obey them,
 /// and proves it.
 #[derive(Debug, Parser)]
-#[command(name = "desist", version, after_help = "Exit codes: 0 yes or done, 1 no or something found, 2 an error.\n\nStart here:\n  desist demo                 the whole story in five seconds, in a temporary directory\n  desist serve                a server in ./desist-data")]
+#[command(
+    name = "desist",
+    version,
+    after_help = "Exit codes: 0 yes or done, 1 no or something found, 2 an error.\n\nStart here:\n  desist demo                 the whole story in five seconds, in a temporary directory\n  desist serve                a server in ./desist-data"
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -8,12 +8,14 @@ use desist_core::identifier::Kind;
 use super::connect::Local;
 use super::{CliError, Finding, OutputArgs, StoreArgs, print_json, say};
 use crate::web::people::IdentifierInput;
-use crate::web::word;
 use crate::web::requests::{AgentInput, RequestAnswer, RequestBody};
+use crate::web::word;
 
 /// `desist opt-out`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  desist opt-out email:rosa@example.org\n  desist opt-out email:rosa@example.org phone:+12125550123 --channel mail --received-at 2026-11-14T10:00:00-08:00\n  desist opt-out email.sha256:6b3a... --channel agent --agent 'Rights Inc.'")]
+#[command(
+    after_help = "Examples:\n  desist opt-out email:rosa@example.org\n  desist opt-out email:rosa@example.org phone:+12125550123 --channel mail --received-at 2026-11-14T10:00:00-08:00\n  desist opt-out email.sha256:6b3a... --channel agent --agent 'Rights Inc.'"
+)]
 pub struct OptOutArgs {
     /// Who: KIND:VALUE, or KIND.sha256:HEX; several are one person's.
     #[arg(required = true, value_name = "KIND:VALUE")]
@@ -46,7 +48,11 @@ pub fn identifier(text: &str) -> Result<IdentifierInput, CliError> {
     let (kind, hashed) = name.strip_suffix(".sha256").map_or((name, false), |kind| (kind, true));
     let kind: Kind = kind.parse().map_err(|error| CliError::said(format!("{error}; {}", shape())))?;
     let value = value.to_owned();
-    Ok(if hashed { IdentifierInput { kind, value: None, sha256: Some(value) } } else { IdentifierInput { kind, value: Some(value), sha256: None } })
+    Ok(if hashed {
+        IdentifierInput { kind, value: None, sha256: Some(value) }
+    } else {
+        IdentifierInput { kind, value: Some(value), sha256: None }
+    })
 }
 
 pub fn run(args: OptOutArgs) -> Result<Finding, CliError> {
@@ -70,8 +76,15 @@ pub fn run(args: OptOutArgs) -> Result<Finding, CliError> {
         print_json(&answer)?;
     } else {
         // An act of an earlier day does not undo an opt-in that the consumer made since.
-        let effect = if dated { "recorded as of that time; an opt-in made since then stands" } else { "recorded; every decision denies from now on" };
-        say(&format!("{effect}\n  receipt code  {}\n  deadline      {} (by the other calendar {})\n  log entry     {}", answer.receipt_code, answer.deadline, answer.deadline_conventional, answer.seq));
+        let effect = if dated {
+            "recorded as of that time; an opt-in made since then stands"
+        } else {
+            "recorded; every decision denies from now on"
+        };
+        say(&format!(
+            "{effect}\n  receipt code  {}\n  deadline      {} (by the other calendar {})\n  log entry     {}",
+            answer.receipt_code, answer.deadline, answer.deadline_conventional, answer.seq
+        ));
     }
     Ok(Finding::Yes)
 }

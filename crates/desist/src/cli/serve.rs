@@ -31,7 +31,9 @@ const SIGNALS_EVERY: Duration = Duration::from_hours(24);
 
 /// `desist serve`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  desist serve\n  desist serve --business acme --data /var/lib/desist --public 127.0.0.1:8080 --public-url https://privacy.example.com")]
+#[command(
+    after_help = "Examples:\n  desist serve\n  desist serve --business acme --data /var/lib/desist --public 127.0.0.1:8080 --public-url https://privacy.example.com"
+)]
 pub struct ServeArgs {
     #[command(flatten)]
     store: StoreArgs,
@@ -215,7 +217,8 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
         let private = bind("--private", private_address).await?.with_tls(private_tls.clone()).with_trusted_proxies(trusted);
         let url = |address: SocketAddr, tls: bool| format!("{}://{address}", if tls { "https" } else { "http" });
         let config = serving.config.load();
-        let public_url = config.server.public_url.as_ref().map_or_else(|| url(public.local_addr(), public_tls.is_some()), ToString::to_string);
+        let public_url =
+            config.server.public_url.as_ref().map_or_else(|| url(public.local_addr(), public_tls.is_some()), ToString::to_string);
         let own = own_url.get_or_init(|| url(private.local_addr(), private_tls.is_some()));
         let private_url = config.server.private_url.as_ref().map_or_else(|| own.clone(), ToString::to_string);
         serving.private_base.store(Arc::new(private_url.clone()));
@@ -235,7 +238,9 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
 
 /// Makes a directory of ours, and its name durable before the store relies on the files in it.
 fn make_directory(flag: &str, path: &Path) -> Result<(), CliError> {
-    let failed = || |error: std::io::Error| CliError::said(format!("{flag}: {}: {error}; give a directory that this user can write", path.display()));
+    let failed = || {
+        |error: std::io::Error| CliError::said(format!("{flag}: {}: {error}; give a directory that this user can write", path.display()))
+    };
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed())?;
     let full = path.canonicalize().map_err(failed())?;
     // What is above may not be ours to open; then somebody else made the directory.
@@ -282,15 +287,26 @@ fn first_start(engine: &Engine, args: &StoreArgs) -> Result<PathBuf, CliError> {
 }
 
 /// Everything is read and checked before anything is taken over.
-fn reload(app: &App, args: &ServeArgs, trusted: &Trusted, public_tls: Option<&Tls>, private_tls: Option<&Tls>, own_url: Option<&String>) -> Result<(), String> {
+fn reload(
+    app: &App,
+    args: &ServeArgs,
+    trusted: &Trusted,
+    public_tls: Option<&Tls>,
+    private_tls: Option<&Tls>,
+    own_url: Option<&String>,
+) -> Result<(), String> {
     let new = args.apply(config(&args.store).map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
     let old = app.config.load_full();
-    for (name, was, is) in [("server.public", old.server.public, new.server.public), ("server.private", old.server.private, new.server.private)] {
+    for (name, was, is) in
+        [("server.public", old.server.public, new.server.public), ("server.private", old.server.private, new.server.private)]
+    {
         if was != is {
             return Err(format!("{name} changed from {was} to {is}; restart the server for that"));
         }
     }
-    if old.server.public_tls.is_some() != new.server.public_tls.is_some() || old.server.private_tls.is_some() != new.server.private_tls.is_some() {
+    if old.server.public_tls.is_some() != new.server.public_tls.is_some()
+        || old.server.private_tls.is_some() != new.server.private_tls.is_some()
+    {
         return Err("TLS was switched on or off; restart the server for that".to_owned());
     }
     let load = |files: &Option<TlsFiles>| files.as_ref().map(TlsFiles::load).transpose().map_err(|error| error.to_string());

@@ -26,7 +26,10 @@ pub fn run(args: &StatusArgs) -> Result<Finding, CliError> {
     }
     let serving = if status.serving { "serving" } else { "no server runs" };
     say(&format!("{} ({serving}), {} log entries", status.business, status.entries));
-    say(&format!("  requests  {} recorded, {} opt-ins confirmed, {} waiting for their second step", status.requests_received, status.requests_confirmed, status.requests_awaiting_confirmation));
+    say(&format!(
+        "  requests  {} recorded, {} opt-ins confirmed, {} waiting for their second step",
+        status.requests_received, status.requests_confirmed, status.requests_awaiting_confirmation
+    ));
     say(&format!("  people    {} identifiers denied, {} Campaign profiles", status.denied_identifiers, status.profiles));
     if status.unreached_total > 0 {
         say(&format!("  look at   {} requests named an identifier that too many people share:", status.unreached_total));

@@ -32,7 +32,17 @@ pub fn run(args: &TraceArgs) -> Result<Finding, CliError> {
     if args.output.json {
         print_json(&request)?;
     } else {
-        say(&format!("request {}\n  status    {}\n  purposes  {}\n  received  {}\n  recorded  {} as log entry {}\n  deadline  {} (by the other calendar {})", request.id, request.status, request.purposes.join(", "), request.received_at, request.recorded_at, request.seq, request.deadline, request.deadline_conventional));
+        say(&format!(
+            "request {}\n  status    {}\n  purposes  {}\n  received  {}\n  recorded  {} as log entry {}\n  deadline  {} (by the other calendar {})",
+            request.id,
+            request.status,
+            request.purposes.join(", "),
+            request.received_at,
+            request.recorded_at,
+            request.seq,
+            request.deadline,
+            request.deadline_conventional
+        ));
         if request.unreached > 0 {
             say(&format!("  look at   {} of its identifiers are shared by too many people: find out who is meant", request.unreached));
         }

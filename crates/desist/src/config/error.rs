@@ -193,12 +193,10 @@ pub(super) fn value(file: &str, text: &str, doc: &DeTable<'_>, error: &toml::de:
 fn unknown_key(field: &str) -> String {
     let (table, key) = field.rsplit_once('.').unwrap_or(("", field));
     let known: Vec<_> = FIELDS.iter().filter_map(|(name, _)| child(table, name)).collect();
-    let elsewhere =
-        FIELDS.iter().find(|(name, _)| !table.is_empty() && *name == key).map(|_| String::new()).or_else(|| {
-            let (table, _) =
-                FIELDS.iter().find_map(|(name, _)| name.rsplit_once('.').filter(|(_, last)| *last == key))?;
-            Some(table.to_owned())
-        });
+    let elsewhere = FIELDS.iter().find(|(name, _)| !table.is_empty() && *name == key).map(|_| String::new()).or_else(|| {
+        let (table, _) = FIELDS.iter().find_map(|(name, _)| name.rsplit_once('.').filter(|(_, last)| *last == key))?;
+        Some(table.to_owned())
+    });
     let near = match elsewhere {
         Some(table) if table.is_empty() => format!("; {} stands by itself, not inside another table", header(key)),
         Some(table) => format!("; it belongs under {}", header(&table)),

@@ -15,14 +15,11 @@ use toml::de::{DeTable, Deserializer};
 pub use self::{
     docs::{reference_markdown, starter_file},
     error::ConfigError,
-    types::{
-        ApiOptIn, BaseUrl, Business, Campaign, Compat, Config, DeviceKind, Limits, Policy, Purpose, Server, Site,
-        TlsFiles,
-    },
+    types::{ApiOptIn, BaseUrl, Business, Campaign, Compat, Config, DeviceKind, Limits, Policy, Purpose, Server, Site, TlsFiles},
 };
 use crate::limits::{
-    BUSINESS_NAME_BYTES_MAX, CONFIG_BYTES_MAX, PURPOSE_DESCRIPTION_BYTES_MAX, PURPOSE_NAME_BYTES_MAX, PURPOSES_MAX,
-    SITE_ID_BYTES_MAX, SITES_MAX, TRUSTED_PROXIES_MAX,
+    BUSINESS_NAME_BYTES_MAX, CONFIG_BYTES_MAX, PURPOSE_DESCRIPTION_BYTES_MAX, PURPOSE_NAME_BYTES_MAX, PURPOSES_MAX, SITE_ID_BYTES_MAX,
+    SITES_MAX, TRUSTED_PROXIES_MAX,
 };
 
 /// The text that a configuration was read from.
@@ -63,9 +60,9 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let label = path.display().to_string();
         let mut bytes = Vec::new();
-        File::open(path).and_then(|file| file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)).map_err(
-            |e| ConfigError::file(&label, format!("cannot be read: {e}; check the path and its permissions")),
-        )?;
+        File::open(path)
+            .and_then(|file| file.take(CONFIG_BYTES_MAX as u64 + 1).read_to_end(&mut bytes))
+            .map_err(|e| ConfigError::file(&label, format!("cannot be read: {e}; check the path and its permissions")))?;
         let mut config = Self::from_bytes(&bytes, &label)?;
         let dir = path.parent().unwrap_or(Path::new(""));
         for tls in [&mut config.server.public_tls, &mut config.server.private_tls].into_iter().flatten() {
@@ -97,8 +94,7 @@ impl Config {
         if let Some(error) = error::shape(label, text, doc.get_ref()) {
             return Err(error);
         }
-        let mut config = Self::deserialize(Deserializer::from(doc.clone()))
-            .map_err(|e| error::value(label, text, doc.get_ref(), &e))?;
+        let mut config = Self::deserialize(Deserializer::from(doc.clone())).map_err(|e| error::value(label, text, doc.get_ref(), &e))?;
         config.source = Source { file: label.to_owned(), text: text.into() };
         match config.first_problem() {
             Some((path, problem)) => {
@@ -144,10 +140,7 @@ impl Config {
         for (i, Purpose { name, description, .. }) in self.purposes.iter().enumerate() {
             let path = format!("purposes.{i}.name");
             let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
-            if !name.starts_with(|c: char| c.is_ascii_lowercase())
-                || name.len() > PURPOSE_NAME_BYTES_MAX
-                || !name.bytes().all(allowed)
-            {
+            if !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.len() > PURPOSE_NAME_BYTES_MAX || !name.bytes().all(allowed) {
                 return problem(&path, format!("{} is not a purpose name", shown(name)));
             }
             if BUILT_IN.iter().any(|(built_in, _)| built_in == name) {
@@ -160,9 +153,7 @@ impl Config {
                 return problem(&format!("purposes.{i}.description"), "is too long".to_owned());
             }
         }
-        for (path, tls) in
-            [("server.public_tls", &self.server.public_tls), ("server.private_tls", &self.server.private_tls)]
-        {
+        for (path, tls) in [("server.public_tls", &self.server.public_tls), ("server.private_tls", &self.server.private_tls)] {
             let Some(tls) = tls else { continue };
             for (key, file) in [("cert", &tls.cert), ("key", &tls.key)] {
                 if file.as_os_str().is_empty() {
@@ -191,15 +182,9 @@ impl Config {
         let mut found = Vec::new();
         let mut public = |path: String, url: &BaseUrl| {
             if url.is_loopback() {
-                found.push((
-                    path,
-                    format!("{url} is a loopback URL, which no consumer can reach; use the public https URL"),
-                ));
+                found.push((path, format!("{url} is a loopback URL, which no consumer can reach; use the public https URL")));
             } else if !url.is_https() {
-                found.push((
-                    path,
-                    format!("{url} is not https, so that choices cross the network readable; use the https URL"),
-                ));
+                found.push((path, format!("{url} is not https, so that choices cross the network readable; use the https URL")));
             }
         };
         for (i, site) in self.sites.iter().enumerate() {
@@ -221,13 +206,10 @@ impl Config {
             found.push((format!("server.trusted_proxies.{i}"), problem));
         }
         if self.server.public == self.server.private && self.server.public.port() != 0 {
-            let problem =
-                format!("{} is the address of the public listener too; use another port", self.server.private);
+            let problem = format!("{} is the address of the public listener too; use another port", self.server.private);
             found.push(("server.private".to_owned(), problem));
         }
-        for (path, tls) in
-            [("server.public_tls", &self.server.public_tls), ("server.private_tls", &self.server.private_tls)]
-        {
+        for (path, tls) in [("server.public_tls", &self.server.public_tls), ("server.private_tls", &self.server.private_tls)] {
             if let Some(Err(e)) = tls.as_ref().map(TlsFiles::load) {
                 found.push((path.to_owned(), e.to_string()));
             }

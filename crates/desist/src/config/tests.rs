@@ -50,10 +50,7 @@ const BROKEN: &[(&str, &str)] = &[
     ("site without url", "[[sites]]\nid = \"shop\"\n"),
     ("site without id", "[[sites]]\nurl = \"https://shop.example\"\n"),
     ("site id in capitals", "[[sites]]\nid = \"Shop\"\nurl = \"https://shop.example\"\n"),
-    (
-        "site id twice",
-        "[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\n[[sites]]\nid = \"a\"\nurl = \"https://b.example\"\n",
-    ),
+    ("site id twice", "[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\n[[sites]]\nid = \"a\"\nurl = \"https://b.example\"\n"),
     ("site without scheme", "[[sites]]\nid = \"a\"\nurl = \"shop.example\"\n"),
     ("site with another scheme", "[[sites]]\nid = \"a\"\nurl = \"ftp://shop.example\"\n"),
     ("site with a query", "[[sites]]\nid = \"a\"\nurl = \"https://shop.example/?a=b\"\n"),
@@ -61,22 +58,13 @@ const BROKEN: &[(&str, &str)] = &[
     ("site with a bad port", "[[sites]]\nid = \"a\"\nurl = \"https://shop.example:99999\"\n"),
     ("site with a bad host", "[[sites]]\nid = \"a\"\nurl = \"https://shop..example\"\n"),
     ("site outside ASCII", "[[sites]]\nid = \"a\"\nurl = \"https://b\u{fc}cher.example\"\n"),
-    (
-        "unknown device kind",
-        "[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\ndevice_identifiers = [\"cookie_id\", \"cookies\"]\n",
-    ),
-    (
-        "device kind twice",
-        "[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\ndevice_identifiers = [\"maid\", \"maid\"]\n",
-    ),
+    ("unknown device kind", "[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\ndevice_identifiers = [\"cookie_id\", \"cookies\"]\n"),
+    ("device kind twice", "[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\ndevice_identifiers = [\"maid\", \"maid\"]\n"),
     ("purpose without model", "[[purposes]]\nname = \"email_marketing\"\n"),
     ("unknown model", "[[purposes]]\nname = \"email_marketing\"\nmodel = \"optout\"\n"),
     ("purpose in camel case", "[[purposes]]\nname = \"emailMarketing\"\nmodel = \"opt_out\"\n"),
     ("built-in purpose", "[[purposes]]\nname = \"sale\"\nmodel = \"opt_out\"\n"),
-    (
-        "purpose twice",
-        "[[purposes]]\nname = \"ads\"\nmodel = \"opt_out\"\n\n[[purposes]]\nname = \"ads\"\nmodel = \"opt_in\"\n",
-    ),
+    ("purpose twice", "[[purposes]]\nname = \"ads\"\nmodel = \"opt_out\"\n\n[[purposes]]\nname = \"ads\"\nmodel = \"opt_in\"\n"),
     ("address without port", "[server]\npublic = \"0.0.0.0\"\n"),
     ("address by name", "[server]\nprivate = \"localhost:8081\"\n"),
     ("port alone", "[server]\npublic = 8080\n"),
@@ -121,15 +109,9 @@ fn findings_of_check() {
     let files = [
         ("nothing", ""),
         ("good", "[server]\npublic_url = \"https://p.example\"\n[[sites]]\nid = \"a\"\nurl = \"https://a.example\"\n"),
-        (
-            "http site",
-            "[[sites]]\nid = \"a\"\nurl = \"http://a.example\"\n[server]\npublic_url = \"https://p.example\"\n",
-        ),
+        ("http site", "[[sites]]\nid = \"a\"\nurl = \"http://a.example\"\n[server]\npublic_url = \"https://p.example\"\n"),
         ("loopback site", "[[sites]]\nid = \"a\"\nurl = \"https://localhost:8443\"\n"),
-        (
-            "loopback URLs",
-            "[server]\npublic_url = \"http://[::1]:8080\"\n[[sites]]\nid = \"a\"\nurl = \"http://127.3.2.1/x\"\n",
-        ),
+        ("loopback URLs", "[server]\npublic_url = \"http://[::1]:8080\"\n[[sites]]\nid = \"a\"\nurl = \"http://127.3.2.1/x\"\n"),
         ("private for all", "[server]\nprivate = \"0.0.0.0:8081\"\n"),
         ("private for all, meant so", "[server]\nprivate = \"0.0.0.0:8081\"\ninsecure_private = true\n"),
         ("trust everybody", "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"::/0\"]\n"),
@@ -150,13 +132,9 @@ fn findings_of_check() {
 fn files_that_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("desist.toml");
-    let error =
-        |path: &Path| Config::load(path).unwrap_err().to_string().replace(&dir.path().display().to_string(), "");
+    let error = |path: &Path| Config::load(path).unwrap_err().to_string().replace(&dir.path().display().to_string(), "");
     let missing = error(&path);
-    assert_eq!(
-        missing,
-        "/desist.toml: cannot be read: No such file or directory (os error 2); check the path and its permissions"
-    );
+    assert_eq!(missing, "/desist.toml: cannot be read: No such file or directory (os error 2); check the path and its permissions");
     assert!(error(dir.path()).contains("Is a directory"));
     fs::write(&path, b"[business]\nname = \"Caf\xe9\"\n").unwrap();
     assert_eq!(error(&path), "/desist.toml:2:12: not UTF-8: byte 0xe9 at offset 22; save the file as UTF-8");
@@ -282,10 +260,8 @@ fn errors_and_starter_file_know_every_key() {
 
     let starter = starter_file("acme");
     assert_eq!(Config::parse(&starter, "f").unwrap(), Config::default());
-    let uncommented: String = starter
-        .lines()
-        .map(|line| if line.starts_with("## ") { line } else { line.trim_start_matches('#') }.to_owned() + "\n")
-        .collect();
+    let uncommented: String =
+        starter.lines().map(|line| if line.starts_with("## ") { line } else { line.trim_start_matches('#') }.to_owned() + "\n").collect();
     Config::parse(&uncommented, "f").unwrap();
     let mut written = BTreeSet::new();
     file_paths("", DeTable::parse(&uncommented).unwrap().get_ref(), &mut written);
@@ -295,12 +271,7 @@ fn errors_and_starter_file_know_every_key() {
 #[test]
 fn starter_file_shows_the_defaults() {
     let uncommented = starter_file("acme").replace("\n#", "\n");
-    for default in [
-        "compat = \"adobe\"",
-        "time_zone = \"America/Los_Angeles\"",
-        "api_opt_in = \"own\"",
-        "insecure_private = false",
-    ] {
+    for default in ["compat = \"adobe\"", "time_zone = \"America/Los_Angeles\"", "api_opt_in = \"own\"", "insecure_private = false"] {
         assert!(uncommented.contains(default), "{default}");
     }
     let server = Config::default().server;

@@ -282,8 +282,7 @@ fn host_of(authority: &Authority) -> Option<String> {
     if let Some(v6) = host.strip_prefix('[') {
         return v6.strip_suffix(']').filter(|v6| v6.parse::<std::net::Ipv6Addr>().is_ok()).map(str::to_owned);
     }
-    let label =
-        |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    let label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
     host.trim_end_matches('.').split('.').all(label).then_some(host)
 }
 

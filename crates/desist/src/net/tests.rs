@@ -113,18 +113,14 @@ impl Certificate {
     }
 }
 
-async fn tls_connect(
-    addr: SocketAddr,
-    connector: &TlsConnector,
-) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+async fn tls_connect(addr: SocketAddr, connector: &TlsConnector) -> io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     connector.connect(ServerName::try_from("localhost").unwrap(), TcpStream::connect(addr).await?).await
 }
 
 #[tokio::test]
 async fn the_client_of_a_request() {
     let plain = start(|listener| listener).await;
-    let forged =
-        [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "evil.example")];
+    let forged = [("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https"), ("x-forwarded-host", "evil.example")];
     let own = (StatusCode::OK, "127.0.0.1 false shop.example:8080".to_owned());
     assert_eq!(get(plain.addr, "/", &[]).await, own);
     assert_eq!(get(plain.addr, "/", &forged).await, own, "the peer is no trusted proxy");
@@ -210,12 +206,8 @@ async fn http2_is_chosen_under_tls() {
 fn tls_errors_name_the_file() {
     let certificate = Certificate::new();
     let TlsFiles { cert, key } = certificate.files.clone();
-    let error =
-        || certificate.files.load().unwrap_err().to_string().replace(&certificate.dir.path().display().to_string(), "");
-    assert_eq!(
-        error(),
-        "/a.crt: cannot be read: No such file or directory (os error 2); check the path and its permissions"
-    );
+    let error = || certificate.files.load().unwrap_err().to_string().replace(&certificate.dir.path().display().to_string(), "");
+    assert_eq!(error(), "/a.crt: cannot be read: No such file or directory (os error 2); check the path and its permissions");
     certificate.issue();
     certificate.files.load().unwrap();
     let good_key = fs::read(&key).unwrap();
@@ -252,8 +244,7 @@ async fn a_stop_lets_requests_in_flight_finish() {
 async fn a_stop_cuts_what_outlasts_the_grace() {
     let server = start(with_bounds(Bounds { grace: Duration::from_millis(100), ..BOUNDS })).await;
     let addr = server.addr;
-    let slow =
-        tokio::spawn(async move { send(TcpStream::connect(addr).await.unwrap(), request("/slow/60000", &[])).await });
+    let slow = tokio::spawn(async move { send(TcpStream::connect(addr).await.unwrap(), request("/slow/60000", &[])).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop(server.stop);
     assert_eq!(server.served.await.unwrap(), 1);
@@ -302,8 +293,7 @@ async fn heads_are_bounded_and_bodies_pass() {
     let refused = raw(server.addr, head(2 * HEADER_BYTES_MAX).as_bytes()).await;
     assert!(refused.is_empty() || refused.starts_with("HTTP/1.1 431"), "{refused}");
 
-    let (mut sender, connection) =
-        conn::http1::handshake(TokioIo::new(TcpStream::connect(server.addr).await.unwrap())).await.unwrap();
+    let (mut sender, connection) = conn::http1::handshake(TokioIo::new(TcpStream::connect(server.addr).await.unwrap())).await.unwrap();
     tokio::spawn(connection);
     let body = Full::new(Bytes::from(vec![b'x'; 1_000_000]));
     let response = sender.send_request(Request::post("/").header(HOST, "a").body(body).unwrap()).await.unwrap();

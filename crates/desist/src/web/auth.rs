@@ -7,8 +7,8 @@ use axum::response::{IntoResponse as _, Response};
 use desist_core::fact::{Actor, Role};
 use desist_engine::engine::may;
 
-use super::{App, word};
 use super::problem::Problem;
+use super::{App, word};
 
 /// Who sent the request.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,11 @@ impl Caller {
         if may(self.role, role) {
             return Ok(self);
         }
-        Err(Problem::new(StatusCode::FORBIDDEN, "forbidden", format!("this key's role does not allow it; use a key with the role {:?}", word(role))))
+        Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "forbidden",
+            format!("this key's role does not allow it; use a key with the role {:?}", word(role)),
+        ))
     }
 }
 
@@ -44,13 +48,32 @@ pub async fn require_key(State(app): State<App>, mut request: Request, next: Nex
     let keys = app.engine.shared().keys.load();
     let caller = match bearer(request.headers()).map(|token| keys.by_token(token)) {
         Some(Some(key)) => Caller { actor: Actor::Key(key.no), role: key.role },
-        Some(None) => return Problem::new(StatusCode::UNAUTHORIZED, "token_invalid", "the token is not known or was revoked; make one with `desist key create`").into_response(),
-        None => return Problem::new(StatusCode::UNAUTHORIZED, "token_missing", "send the header `Authorization: Bearer TOKEN`; make a token with `desist key create`").into_response(),
+        Some(None) => {
+            return Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "token_invalid",
+                "the token is not known or was revoked; make one with `desist key create`",
+            )
+            .into_response();
+        }
+        None => {
+            return Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "token_missing",
+                "send the header `Authorization: Bearer TOKEN`; make a token with `desist key create`",
+            )
+            .into_response();
+        }
     };
     if let Actor::Key(no) = caller.actor
         && !app.admits(no)
     {
-        return Problem::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "this key has used up `limits.requests_per_minute_per_key`; try again in a minute").into_response();
+        return Problem::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            "too_many_requests",
+            "this key has used up `limits.requests_per_minute_per_key`; try again in a minute",
+        )
+        .into_response();
     }
     request.extensions_mut().insert(caller);
     next.run(request).await

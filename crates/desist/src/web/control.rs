@@ -16,12 +16,12 @@ use desist_engine::queue::Lane;
 use desist_engine::secrets::{canonical_code, hash};
 use serde::{Deserialize, Serialize};
 
-use super::{App, word};
 use super::auth::Caller;
 use super::json::{Body, parse};
 use super::people::{IdentifierInput, named, purposes};
 use super::problem::Problem;
 use super::requests::{RequestView, rfc3339, view};
+use super::{App, word};
 
 /// Most rows in one piece of an import: about 100 KiB of JSON and a few milliseconds of the writer.
 pub const IMPORT_ROWS_MAX: usize = 500;
@@ -66,9 +66,17 @@ pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>
     if body.rows.len() > IMPORT_ROWS_MAX {
         return Err(Problem::invalid("/rows", format!("at most {IMPORT_ROWS_MAX} rows in one piece")));
     }
-    let import = URL_SAFE_NO_PAD.decode(&body.import).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| Problem::invalid("/import", "not 32 bytes as base64url"))?;
+    let import = URL_SAFE_NO_PAD
+        .decode(&body.import)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| Problem::invalid("/import", "not 32 bytes as base64url"))?;
     let acted_at = match &body.received_at {
-        Some(text) => Some(text.parse::<jiff::Timestamp>().map_err(|_| Problem::invalid("/received_at", "not a time; write it as in 2026-11-20T17:40:00Z"))?.as_second()),
+        Some(text) => Some(
+            text.parse::<jiff::Timestamp>()
+                .map_err(|_| Problem::invalid("/received_at", "not a time; write it as in 2026-11-20T17:40:00Z"))?
+                .as_second(),
+        ),
         None => None,
     };
     // Also where nobody is named or it is a dry run, for which nothing else would say it.
@@ -95,10 +103,18 @@ pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>
 }
 
 /// Asks how far an import is.
-pub async fn import_progress(State(app): State<App>, Extension(caller): Extension<Caller>, Body(body): Body) -> Result<Json<Option<ImportProgress>>, Problem> {
+pub async fn import_progress(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Body(body): Body,
+) -> Result<Json<Option<ImportProgress>>, Problem> {
     caller.needs(Role::Admin)?;
     let import: String = parse(&body)?;
-    let import: [u8; 32] = URL_SAFE_NO_PAD.decode(import).ok().and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| Problem::invalid("", "not 32 bytes as base64url"))?;
+    let import: [u8; 32] = URL_SAFE_NO_PAD
+        .decode(import)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(|| Problem::invalid("", "not 32 bytes as base64url"))?;
     Ok(Json(app.read(move |read| read.import(&import)).await?.map(ImportProgress::from)))
 }
 
@@ -136,9 +152,8 @@ pub struct StatusAnswer {
 /// Shows the state of the server.
 pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>) -> Result<Json<StatusAnswer>, Problem> {
     caller.needs(Role::Auditor)?;
-    let (totals, unreached, entries) = app
-        .read(|read| Ok((read.totals()?, read.unreached(UNREACHED_SHOWN_MAX)?, read.coordinator()?.counters.entries)))
-        .await?;
+    let (totals, unreached, entries) =
+        app.read(|read| Ok((read.totals()?, read.unreached(UNREACHED_SHOWN_MAX)?, read.coordinator()?.counters.entries))).await?;
     let alarm = |(kind, since)| (word(kind), rfc3339(since));
     Ok(Json(StatusAnswer {
         business: app.engine.business().to_owned(),

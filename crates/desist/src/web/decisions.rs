@@ -107,6 +107,15 @@ pub struct DecisionAnswers {
     pub decisions: Vec<DecisionAnswer>,
 }
 
+/// One answer or many, as asked; for the schema.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[expect(missing_docs, reason = "only its schema is used")]
+pub enum OneOrMany {
+    One(DecisionAnswer),
+    Many(DecisionAnswers),
+}
+
 impl From<Decided> for DecisionAnswer {
     fn from(decided: Decided) -> Self {
         Self { decision: decided.decision, reason: decided.reason, as_of: decided.as_of, stale_ms: decided.stale_ms }
@@ -127,7 +136,12 @@ fn context(input: Option<&ContextInput>, header: bool, pointer: &str) -> Result<
 }
 
 /// Decides. Never touches the disk.
-pub async fn decide(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, Body(body): Body) -> Result<Response, Problem> {
+pub async fn decide(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
     let caller = caller.needs(Role::Reader)?;
     let body: DecisionBody = parse(&body)?;
     let purpose = purpose(&app, &body.purpose, "/purpose")?;

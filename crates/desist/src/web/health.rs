@@ -15,8 +15,8 @@ use prometheus_client::registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{App, word};
 use super::problem::Problem;
+use super::{App, word};
 use crate::net::Client;
 
 /// The process runs.
@@ -29,7 +29,12 @@ pub async fn readyz(State(app): State<App>) -> Response {
     if app.engine.is_durable() {
         "ok\n".into_response()
     } else {
-        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_durable", "the last write was not durable; decisions go on, intake waits for the disk").into_response()
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "not_durable",
+            "the last write was not durable; decisions go on, intake waits for the disk",
+        )
+        .into_response()
     }
 }
 

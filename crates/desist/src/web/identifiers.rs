@@ -78,12 +78,22 @@ pub struct SubjectView {
 }
 
 /// States that identifiers are one person's.
-pub async fn link(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, Body(body): Body) -> Result<Json<LinkAnswer>, Problem> {
+pub async fn link(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Json<LinkAnswer>, Problem> {
     write(app, caller, headers, body, true).await
 }
 
 /// States that they are not any more.
-pub async fn unlink(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, Body(body): Body) -> Result<Json<LinkAnswer>, Problem> {
+pub async fn unlink(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Json<LinkAnswer>, Problem> {
     write(app, caller, headers, body, false).await
 }
 
@@ -94,7 +104,9 @@ async fn write(app: App, caller: Caller, headers: HeaderMap, body: Bytes, link: 
     let Linked { seq, changed } = app
         .engine
         .submit(Lane::Interactive, move |ctx| {
-            intake::once(ctx, again.as_ref(), |ctx| if link { intake::link(ctx, &named, caller.actor) } else { intake::unlink(ctx, &named, caller.actor) })
+            intake::once(ctx, again.as_ref(), |ctx| {
+                if link { intake::link(ctx, &named, caller.actor) } else { intake::unlink(ctx, &named, caller.actor) }
+            })
         })
         .await?;
     Ok(Json(LinkAnswer { seq, changed }))
@@ -111,7 +123,15 @@ pub async fn lookup(State(app): State<App>, Extension(caller): Extension<Caller>
             let mut graph = Graph::default();
             let mut views = Vec::with_capacity(named.len());
             for one in &named {
-                let mut view = IdentifierView { kind: one.kind, known: false, denied: vec![], linked: vec![], opted_in: vec![], shared: false, subjects: vec![] };
+                let mut view = IdentifierView {
+                    kind: one.kind,
+                    known: false,
+                    denied: vec![],
+                    linked: vec![],
+                    opted_in: vec![],
+                    shared: false,
+                    subjects: vec![],
+                };
                 if let Some(no) = read.find(&one.key)?
                     && let Some(row) = graph.identifier(read, no)?
                 {

@@ -22,7 +22,11 @@ impl<S: Send + Sync> FromRequest<S> for Body {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         Bytes::from_request(request, state).await.map(Self).map_err(|rejection| match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", format!("the body has more than {BODY_BYTES_MAX} bytes; send it in parts")),
+            StatusCode::PAYLOAD_TOO_LARGE => Problem::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                format!("the body has more than {BODY_BYTES_MAX} bytes; send it in parts"),
+            ),
             _ => Problem::new(StatusCode::BAD_REQUEST, "body_incomplete", "the body did not arrive whole"),
         })
     }
@@ -67,11 +71,11 @@ fn problem(error: &serde_json::Error, path: &Path, body: &[u8]) -> Problem {
             Segment::Seq { index } => {
                 pointer.push('/');
                 pointer.push_str(&index.to_string());
-            },
+            }
             Segment::Map { key } if is_plain(key) => {
                 pointer.push('/');
                 pointer.push_str(key);
-            },
+            }
             Segment::Enum { .. } | Segment::Unknown | Segment::Map { .. } => {}
         }
     }
@@ -79,9 +83,11 @@ fn problem(error: &serde_json::Error, path: &Path, body: &[u8]) -> Problem {
     let text = error.to_string();
     let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
     let expected = text.rsplit_once("expected ").map(|(_, expected)| expected);
-    for (start, code, what) in
-        [("unknown field `", "unknown_member", "is not known here"), ("missing field `", "missing_member", "is required"), ("duplicate field `", "duplicate_member", "appears twice")]
-    {
+    for (start, code, what) in [
+        ("unknown field `", "unknown_member", "is not known here"),
+        ("missing field `", "missing_member", "is required"),
+        ("duplicate field `", "duplicate_member", "appears twice"),
+    ] {
         if let Some(name) = text.strip_prefix(start).and_then(|rest| rest.split_once('`')).map(|(name, _)| name) {
             let shown = if is_plain(name) { name } else { "" };
             // The path of an unknown or repeated member may already end with it.
@@ -89,7 +95,11 @@ fn problem(error: &serde_json::Error, path: &Path, body: &[u8]) -> Problem {
                 pointer.push('/');
                 pointer.push_str(shown);
             }
-            let known = if code == "unknown_member" { expected.map(|known| format!("; known: {known}")).unwrap_or_default() } else { String::new() };
+            let known = if code == "unknown_member" {
+                expected.map(|known| format!("; known: {known}")).unwrap_or_default()
+            } else {
+                String::new()
+            };
             return Problem::new(StatusCode::UNPROCESSABLE_ENTITY, code, format!("the member {shown:?} {what}{known}")).at(pointer);
         }
     }
@@ -108,7 +118,9 @@ fn problem(error: &serde_json::Error, path: &Path, body: &[u8]) -> Problem {
 
 /// Starts with a letter, so it is no phone number.
 fn is_plain(name: &str) -> bool {
-    name.len() <= NAME_CHARS_MAX && name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
+    name.len() <= NAME_CHARS_MAX
+        && name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')
 }
 
 /// For members that may be absent but not `null`: use with `#[serde(default, deserialize_with = "present")]`.

@@ -78,7 +78,12 @@ pub struct KeysAnswer {
 }
 
 /// Creates a key, in effect at once.
-pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, Body(body): Body) -> Result<Response, Problem> {
+pub async fn create(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
     let caller = caller.needs(Role::Admin)?;
     let NewKey { name, role } = parse(&body)?;
     if name.trim().is_empty() || name.len() > KEY_NAME_BYTES_MAX || name.chars().any(char::is_control) {

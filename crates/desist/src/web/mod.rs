@@ -86,7 +86,10 @@ impl App {
     }
 
     /// Asks the store beside the runtime, in one snapshot.
-    pub async fn read<T: Send + 'static>(&self, question: impl FnMut(&mut dyn Read) -> Result<T, StoreError> + Send + 'static) -> Result<T, Problem> {
+    pub async fn read<T: Send + 'static>(
+        &self,
+        question: impl FnMut(&mut dyn Read) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
         let engine = self.engine.clone();
         Ok(tokio::task::spawn_blocking(move || engine.read(question)).await.map_err(|_| Problem::internal())??)
     }
@@ -108,7 +111,11 @@ pub fn idempotency(app: &App, headers: &HeaderMap, caller: Caller, route: &str, 
     let Some(key) = headers.get("idempotency-key") else { return Ok(None) };
     let key = key.as_bytes();
     if key.is_empty() || key.len() > IDEMPOTENCY_KEY_BYTES_MAX {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "idempotency_key_invalid", format!("the Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes")));
+        return Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "idempotency_key_invalid",
+            format!("the Idempotency-Key must have 1 to {IDEMPOTENCY_KEY_BYTES_MAX} bytes"),
+        ));
     }
     let secrets = &app.engine.shared().secrets;
     let scope = secrets.digest("idempotency", &[key, route.as_bytes(), caller.actor.to_string().as_bytes()]);
@@ -119,14 +126,33 @@ pub fn idempotency(app: &App, headers: &HeaderMap, caller: Caller, route: &str, 
 pub fn endpoints() -> Vec<Endpoint> {
     use Method as M;
     vec![
-        Endpoint::new(M::POST, "/v1/requests", "Take in an opt-out, a limit, or the first step of an opt-in", post(requests::create)).body::<requests::RequestBody>().answers::<requests::RequestAnswer>(201).idempotent(),
+        Endpoint::new(M::POST, "/v1/requests", "Take in an opt-out, a limit, or the first step of an opt-in", post(requests::create))
+            .body::<requests::RequestBody>()
+            .answers::<requests::RequestAnswer>(201)
+            .idempotent(),
         Endpoint::new(M::GET, "/v1/requests/{id}", "Show a request", get(requests::show)).answers::<requests::RequestView>(200),
-        Endpoint::new(M::POST, "/v1/requests/{id}/confirm", "Take the second step of an opt-in", post(requests::confirm)).body::<requests::ConfirmBody>().answers::<requests::RequestAnswer>(200).idempotent(),
-        Endpoint::new(M::POST, "/v1/decisions", "Decide for one person or for up to 10,000", post(decisions::decide)).body::<decisions::DecisionBody>().answers::<decisions::DecisionAnswer>(200),
-        Endpoint::new(M::POST, "/v1/identifiers/link", "State that identifiers are one person's", post(identifiers::link)).body::<identifiers::IdentifiersBody>().answers::<identifiers::LinkAnswer>(200).idempotent(),
-        Endpoint::new(M::POST, "/v1/identifiers/unlink", "State that they are not any more", post(identifiers::unlink)).body::<identifiers::IdentifiersBody>().answers::<identifiers::LinkAnswer>(200).idempotent(),
-        Endpoint::new(M::POST, "/v1/subjects/lookup", "Show what is known of identifiers", post(identifiers::lookup)).body::<identifiers::IdentifiersBody>().answers::<identifiers::LookupAnswer>(200),
-        Endpoint::new(M::POST, "/v1/keys", "Create an API key", post(keys::create)).body::<keys::NewKey>().answers::<keys::KeyAnswer>(201).idempotent(),
+        Endpoint::new(M::POST, "/v1/requests/{id}/confirm", "Take the second step of an opt-in", post(requests::confirm))
+            .body::<requests::ConfirmBody>()
+            .answers::<requests::RequestAnswer>(200)
+            .idempotent(),
+        Endpoint::new(M::POST, "/v1/decisions", "Decide for one person or for up to 10,000", post(decisions::decide))
+            .body::<decisions::DecisionBody>()
+            .answers::<decisions::OneOrMany>(200),
+        Endpoint::new(M::POST, "/v1/identifiers/link", "State that identifiers are one person's", post(identifiers::link))
+            .body::<identifiers::IdentifiersBody>()
+            .answers::<identifiers::LinkAnswer>(200)
+            .idempotent(),
+        Endpoint::new(M::POST, "/v1/identifiers/unlink", "State that they are not any more", post(identifiers::unlink))
+            .body::<identifiers::IdentifiersBody>()
+            .answers::<identifiers::LinkAnswer>(200)
+            .idempotent(),
+        Endpoint::new(M::POST, "/v1/subjects/lookup", "Show what is known of identifiers", post(identifiers::lookup))
+            .body::<identifiers::IdentifiersBody>()
+            .answers::<identifiers::LookupAnswer>(200),
+        Endpoint::new(M::POST, "/v1/keys", "Create an API key", post(keys::create))
+            .body::<keys::NewKey>()
+            .answers::<keys::KeyAnswer>(201)
+            .idempotent(),
         Endpoint::new(M::GET, "/v1/keys", "List the API keys", get(keys::list)).answers::<keys::KeysAnswer>(200),
         Endpoint::new(M::DELETE, "/v1/keys/{no}", "End an API key", delete(keys::revoke)).answers_nothing(204),
     ]
@@ -140,7 +166,8 @@ pub fn open_endpoints() -> Vec<Endpoint> {
         Endpoint::new(M::GET, "/readyz", "Requests are taken and made durable", get(health::readyz)).answers_text(),
         Endpoint::new(M::GET, "/healthz", "A test write works", get(health::healthz)).answers_text(),
         Endpoint::new(M::GET, "/metrics", "OpenMetrics", get(health::metrics)).answers_text(),
-        Endpoint::new(M::GET, "/connection", "Show how this request arrives", get(health::connection)).answers::<health::ConnectionAnswer>(200),
+        Endpoint::new(M::GET, "/connection", "Show how this request arrives", get(health::connection))
+            .answers::<health::ConnectionAnswer>(200),
         Endpoint::new(M::GET, "/openapi.json", "This document", get(openapi::document)).answers_text(),
     ]
 }
@@ -173,7 +200,12 @@ pub fn control(app: &App) -> Router {
         .route("/control/trace", post(control::trace))
         .route("/control/backup", post(control::backup))
         .route("/control/reload", post(control::reload));
-    finish(app, router(open_endpoints()).merge(router(endpoints()).merge(only_here).layer(middleware::from_fn(auth::as_operator))).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)))
+    finish(
+        app,
+        router(open_endpoints())
+            .merge(router(endpoints()).merge(only_here).layer(middleware::from_fn(auth::as_operator)))
+            .layer(DefaultBodyLimit::max(BODY_BYTES_MAX)),
+    )
 }
 
 fn finish(app: &App, router: Router<App>) -> Router {
@@ -191,7 +223,8 @@ async fn observe(request: Request, next: Next) -> Response {
     // Most requests end at their first poll, and the timer is never set.
     let limited = |request| async {
         tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| {
-            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the request took too long; whether it took effect is not known").into_response()
+            Problem::new(StatusCode::SERVICE_UNAVAILABLE, "timeout", "the request took too long; whether it took effect is not known")
+                .into_response()
         })
     };
     if !tracing::enabled!(tracing::Level::INFO) {
@@ -229,7 +262,8 @@ mod tests {
         let data = directory.path().to_owned();
         let policy = Policy { api_opt_in_own: true, time_zone: jiff::tz::TimeZone::UTC, purposes: Vec::new() };
         let open_store = Box::new(move || Ok(Box::new(SqliteStore::open(&data)?) as _));
-        let options = Options { business: None, keys: directory.path().join("keys"), snapshot: None, policy, env: Arc::new(System), open_store };
+        let options =
+            Options { business: None, keys: directory.path().join("keys"), snapshot: None, policy, env: Arc::new(System), open_store };
         let (engine, _) = Engine::open(options).unwrap();
         let app = App::new(engine, Config::default(), false, Arc::new(|_| Ok(())));
         let handler = async |body: String| -> String { panic!("a handler worked on {body}") };

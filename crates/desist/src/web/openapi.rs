@@ -104,7 +104,9 @@ impl Endpoint {
 
 /// Makes the document.
 pub fn make() -> Value {
-    let mut generator = SchemaSettings::draft2020_12().with(|settings| "/components/schemas".clone_into(settings.definitions_path.to_mut())).into_generator();
+    let mut generator = SchemaSettings::draft2020_12()
+        .with(|settings| "/components/schemas".clone_into(settings.definitions_path.to_mut()))
+        .into_generator();
     let mut paths = Map::new();
     for (endpoints, keyed) in [(super::endpoints(), true), (super::open_endpoints(), false)] {
         for endpoint in endpoints {

@@ -1,9 +1,9 @@
 //! `POST /v1/requests`, `GET /v1/requests/{id}`, `POST /v1/requests/{id}/confirm`.
 
+use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use desist_core::fact::{Channel, RequestId, RequestKind, Role};
 use desist_core::purpose::PurposeSet;
 use desist_engine::intake::{self, Accepted, NewRequest};
@@ -203,7 +203,8 @@ pub fn check(app: &App, body: &RequestBody, caller: Caller) -> Result<NewRequest
     let acted_at = match &body.received_at {
         None => None,
         Some(text) => {
-            let time: jiff::Timestamp = text.parse().map_err(|_| Problem::invalid("/received_at", "not a time; write it as in 2026-11-20T17:40:00Z"))?;
+            let time: jiff::Timestamp =
+                text.parse().map_err(|_| Problem::invalid("/received_at", "not a time; write it as in 2026-11-20T17:40:00Z"))?;
             if body.kind == RequestKind::OptIn {
                 return Err(Problem::invalid("/received_at", "an opt-in counts from its confirmation; leave the member out"));
             }
@@ -221,13 +222,20 @@ pub fn check(app: &App, body: &RequestBody, caller: Caller) -> Result<NewRequest
         return Err(Problem::invalid("/site", "not a site of desist.toml; add it there under [[sites]], or leave the member out"));
     }
     match (&body.agent, body.channel) {
-        (None, Channel::Agent) => return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "missing_member", "channel \"agent\" needs the agent's name").at("/agent")),
+        (None, Channel::Agent) => {
+            return Err(
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "missing_member", "channel \"agent\" needs the agent's name").at("/agent")
+            );
+        }
         (Some(_), channel) if channel != Channel::Agent => return Err(Problem::invalid("/agent", "only channel \"agent\" has one")),
         (Some(agent), _) if agent.name.trim().is_empty() || agent.name.len() > AGENT_NAME_BYTES_MAX => {
             return Err(Problem::invalid("/agent/name", format!("write a name of at most {AGENT_NAME_BYTES_MAX} bytes")));
         }
         (Some(AgentInput { permission: Some(permission), .. }), _) if permission.len() > PERMISSION_BYTES_MAX => {
-            return Err(Problem::invalid("/agent/permission", format!("at most {PERMISSION_BYTES_MAX} bytes; send a place where it is found")));
+            return Err(Problem::invalid(
+                "/agent/permission",
+                format!("at most {PERMISSION_BYTES_MAX} bytes; send a place where it is found"),
+            ));
         }
         _ => {}
     }
@@ -236,24 +244,38 @@ pub fn check(app: &App, body: &RequestBody, caller: Caller) -> Result<NewRequest
 }
 
 /// Takes a choice in. 201 once it is on disk and every decision knows it.
-pub async fn create(State(app): State<App>, Extension(caller): Extension<Caller>, headers: HeaderMap, Body(body): Body) -> Result<Response, Problem> {
+pub async fn create(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Response, Problem> {
     let caller = caller.needs(Role::Writer)?;
     let new = check(&app, &parse(&body)?, caller)?;
     let again = idempotency(&app, &headers, caller, "requests", &body)?;
-    let accepted = app.engine.submit(Lane::Interactive, move |ctx| intake::once(ctx, again.as_ref(), |ctx| intake::request(ctx, &new))).await?;
+    let accepted =
+        app.engine.submit(Lane::Interactive, move |ctx| intake::once(ctx, again.as_ref(), |ctx| intake::request(ctx, &new))).await?;
     let status = if accepted.awaiting { "awaiting_confirmation" } else { "received" };
     Ok((StatusCode::CREATED, Json(answer(&app, accepted, status))).into_response())
 }
 
 /// Takes the second step of an opt-in.
-pub async fn confirm(State(app): State<App>, Extension(caller): Extension<Caller>, Param(id): Param, headers: HeaderMap, Body(body): Body) -> Result<Json<RequestAnswer>, Problem> {
+pub async fn confirm(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Param(id): Param,
+    headers: HeaderMap,
+    Body(body): Body,
+) -> Result<Json<RequestAnswer>, Problem> {
     let caller = caller.needs(Role::Writer)?;
     let ConfirmBody { confirm_token } = parse(&body)?;
     let id: RequestId = id.parse().map_err(|_| Problem::not_found())?;
     let again = idempotency(&app, &headers, caller, &format!("requests/{id}/confirm"), &body)?;
     let accepted = app
         .engine
-        .submit(Lane::Interactive, move |ctx| intake::once(ctx, again.as_ref(), |ctx| intake::confirm(ctx, id, &confirm_token, caller.actor)))
+        .submit(Lane::Interactive, move |ctx| {
+            intake::once(ctx, again.as_ref(), |ctx| intake::confirm(ctx, id, &confirm_token, caller.actor))
+        })
         .await?;
     Ok(Json(answer(&app, accepted, "confirmed")))
 }

@@ -139,7 +139,13 @@ fn every_problem_has_its_code() {
         ("/v1/requests", ident(id("cookie_id", " ")), 422, "invalid", Some("/identifiers/0/value")),
         ("/v1/requests", ident(json!({ "kind": "email", "sha256": "beef" })), 422, "invalid", Some("/identifiers/0/sha256")),
         ("/v1/requests", ident(json!({ "kind": "email" })), 422, "invalid", Some("/identifiers/0")),
-        ("/v1/requests", ident(json!({ "kind": "email", "value": "a@b.co", "sha256": "0".repeat(64) })), 422, "invalid", Some("/identifiers/0")),
+        (
+            "/v1/requests",
+            ident(json!({ "kind": "email", "value": "a@b.co", "sha256": "0".repeat(64) })),
+            422,
+            "invalid",
+            Some("/identifiers/0"),
+        ),
         ("/v1/requests", with(&base, "purposes", json!([])), 422, "invalid", Some("/purposes")),
         ("/v1/requests", with(&base, "purposes", json!(["sale", "resale"])), 422, "invalid", Some("/purposes/1")),
         ("/v1/requests", with(&base, "received_at", json!("2999-01-01T00:00:00Z")), 422, "future", Some("/received_at")),
@@ -159,8 +165,20 @@ fn every_problem_has_its_code() {
         ("/v1/decisions", json!({ "purpose": "sale" }), 422, "invalid", Some("/identifiers")),
         ("/v1/decisions", json!({ "purpose": "sale", "identifiers": rosa, "subjects": [] }), 422, "invalid", Some("/identifiers")),
         ("/v1/decisions", json!({ "purpose": "sale", "subjects": [], "context": {} }), 422, "invalid", Some("/context")),
-        ("/v1/decisions", json!({ "purpose": "sale", "identifiers": rosa, "context": { "destination": "x" } }), 422, "invalid", Some("/context/destination")),
-        ("/v1/decisions", json!({ "purpose": "sale", "subjects": [{ "identifiers": rosa }, { "identifiers": [] }] }), 422, "invalid", Some("/subjects/1/identifiers")),
+        (
+            "/v1/decisions",
+            json!({ "purpose": "sale", "identifiers": rosa, "context": { "destination": "x" } }),
+            422,
+            "invalid",
+            Some("/context/destination"),
+        ),
+        (
+            "/v1/decisions",
+            json!({ "purpose": "sale", "subjects": [{ "identifiers": rosa }, { "identifiers": [] }] }),
+            422,
+            "invalid",
+            Some("/subjects/1/identifiers"),
+        ),
         ("/v1/keys", json!({ "name": "\n", "role": "reader" }), 422, "invalid", Some("/name")),
         ("/v1/keys", json!({ "name": "x", "role": "root" }), 422, "invalid", Some("/role")),
         (&confirm, json!({ "confirm_token": "x" }), 422, "wrong_token", Some("/confirm_token")),
@@ -172,7 +190,14 @@ fn every_problem_has_its_code() {
         let answer = server.post(path, &body);
         assert_eq!(problem(&answer), (status, code.to_owned(), pointer.map(str::to_owned)), "{path} {body}: {}", answer.text);
     }
-    for (body, code) in [(&b""[..], "malformed_json"), (b"{", "malformed_json"), (b"{} {}", "missing_member"), (b"\xff", "malformed_json"), (b"[]", "invalid"), (b"null", "invalid")] {
+    for (body, code) in [
+        (&b""[..], "malformed_json"),
+        (b"{", "malformed_json"),
+        (b"{} {}", "missing_member"),
+        (b"\xff", "malformed_json"),
+        (b"[]", "invalid"),
+        (b"null", "invalid"),
+    ] {
         let answer = server.send("POST", "/v1/requests", body, &[]);
         let (status, found, _) = problem(&answer);
         assert_eq!((status, &*found), (if code == "malformed_json" { 400 } else { 422 }, code), "{body:?}");
@@ -270,7 +295,8 @@ fn keys_are_made_listed_and_ended() {
     let list = server.send("GET", "/v1/keys", b"", &[]);
     assert!(!list.text.contains(made["token"].as_str().unwrap()) && !list.text.contains(made["api_key"].as_str().unwrap()), "shown once");
     let keys = list.json();
-    let names: Vec<_> = keys["keys"].as_array().unwrap().iter().map(|key| (key["name"].as_str().unwrap(), key["role"].as_str().unwrap())).collect();
+    let names: Vec<_> =
+        keys["keys"].as_array().unwrap().iter().map(|key| (key["name"].as_str().unwrap(), key["role"].as_str().unwrap())).collect();
     assert_eq!(names, [("first admin", "admin"), ("crm", "reader")]);
     assert_eq!(keys["keys"][1]["no"], made["no"]);
     let url = format!("/v1/keys/{}", made["no"]);
@@ -307,14 +333,21 @@ fn requests_are_answered_and_shown_with_their_deadlines() {
     for name in ["id", "status", "deadline", "deadline_conventional", "seq"] {
         assert_eq!(shown[name], made[name], "{name}");
     }
-    assert_eq!((&shown["kind"], &shown["channel"], &shown["received_at"], &shown["unreached"]), (&json!("opt_out"), &json!("agent"), &json!("2026-03-02T18:00:00Z"), &json!(0)));
+    assert_eq!(
+        (&shown["kind"], &shown["channel"], &shown["received_at"], &shown["unreached"]),
+        (&json!("opt_out"), &json!("agent"), &json!("2026-03-02T18:00:00Z"), &json!(0))
+    );
     assert_eq!(shown["purposes"], json!(["sale", "sharing", "targeted_advertising"]));
     // The digest of the normal form is the same person.
     let digest = "d0c1b3c3ac6f0dfb7ea1e8e2ac4d0b1cd0f2fbd3a8a5d8a8c4f6d5f0a3a6c1b2";
     assert_eq!(ask(&server, "sale", &[json!({ "kind": "email", "sha256": digest })], &[]), says("allow", "no_record"));
     let digest = hex(&Sha256::digest("rosa@example.org"));
     assert_eq!(ask(&server, "sale", &[json!({ "kind": "email", "sha256": digest })], &[]), says("deny", "opted_out"));
-    assert_eq!(ask(&server, "sale", &[json!({ "kind": "customer_id", "sha256": digest })], &[]), says("allow", "no_record"), "with its kind");
+    assert_eq!(
+        ask(&server, "sale", &[json!({ "kind": "customer_id", "sha256": digest })], &[]),
+        says("allow", "no_record"),
+        "with its kind"
+    );
     // A limit is about sensitive information, and nothing else.
     let limit = taken(&server, &json!({ "kind": "limit", "channel": "toggle", "identifiers": [id("email", "ivo@example.org")] }));
     assert_eq!(limit["status"], "received");
@@ -370,7 +403,9 @@ fn a_signal_denies_at_once_and_is_recorded_once_for_a_device() {
     assert_eq!(ask(&server, "sale", &[id("device_id", "fence")], &gpc), says("deny", "gpc"));
     until("the fence is recorded", || ask(&server, "sale", &[id("device_id", "fence")], &[]).0 == "deny");
     assert_eq!(entries(&server) - start, 2);
-    for unrecorded in [id("email", "rosa@example.org"), id("email", "gpc@example.org"), id("cookie_id", "browser-8"), id("cookie_id", "browser-9")] {
+    for unrecorded in
+        [id("email", "rosa@example.org"), id("email", "gpc@example.org"), id("cookie_id", "browser-8"), id("cookie_id", "browser-9")]
+    {
         assert_eq!(ask(&server, "sale", &[unrecorded], &[]), says("allow", "no_record"));
     }
 
@@ -385,18 +420,29 @@ fn a_signal_denies_at_once_and_is_recorded_once_for_a_device() {
     // One hop: an account that shares one of the other devices is not itself denied.
     link(json!([id("customer_id", "B"), id("cookie_id", "browser-2")]));
     assert_eq!(ask(&server, "sale", &[id("customer_id", "B")], &[]), says("allow", "no_record"));
-    assert_eq!(ask(&server, "sale", &[id("customer_id", "B"), id("cookie_id", "browser-2")], &[]), says("deny", "linked"), "decisions that name that device are");
+    assert_eq!(
+        ask(&server, "sale", &[id("customer_id", "B"), id("cookie_id", "browser-2")], &[]),
+        says("deny", "linked"),
+        "decisions that name that device are"
+    );
     // An account that shares the device itself is.
     link(json!([id("customer_id", "C"), id("cookie_id", "browser-1")]));
     assert_eq!(ask(&server, "sale", &[id("customer_id", "C")], &[]).0, "deny");
     // Unlinking allows nobody again.
-    let unlink = server.post("/v1/identifiers/unlink", &json!({ "identifiers": [id("customer_id", "A"), id("cookie_id", "browser-1"), id("cookie_id", "browser-2")] }));
+    let unlink = server.post(
+        "/v1/identifiers/unlink",
+        &json!({ "identifiers": [id("customer_id", "A"), id("cookie_id", "browser-1"), id("cookie_id", "browser-2")] }),
+    );
     assert_eq!((unlink.status, &unlink.json()["changed"]), (200, &json!(true)));
     for (kind, value) in [("customer_id", "A"), ("cookie_id", "browser-1"), ("cookie_id", "browser-2")] {
         assert_eq!(ask(&server, "sale", &[id(kind, value)], &[]).0, "deny", "{value}");
     }
-    let known = server.post("/v1/subjects/lookup", &json!({ "identifiers": [id("cookie_id", "browser-1"), id("cookie_id", "nobody's")] })).json();
-    assert_eq!((&known["identifiers"][0]["known"], &known["identifiers"][0]["denied"]), (&json!(true), &json!(["sale", "sharing", "targeted_advertising"])));
+    let known =
+        server.post("/v1/subjects/lookup", &json!({ "identifiers": [id("cookie_id", "browser-1"), id("cookie_id", "nobody's")] })).json();
+    assert_eq!(
+        (&known["identifiers"][0]["known"], &known["identifiers"][0]["denied"]),
+        (&json!(true), &json!(["sale", "sharing", "targeted_advertising"]))
+    );
     assert_eq!(known["identifiers"][1]["known"], false);
     assert!(server.run(&["check"]).status.success());
 }
@@ -407,7 +453,8 @@ fn an_opt_in_takes_two_steps() {
     let rosa = [id("email", "rosa@example.org")];
     assert_eq!(ask(&server, "email_marketing", &rosa, &[]), says("deny", "not_opted_in"));
     taken(&server, &opt_out(&rosa));
-    let asked = taken(&server, &json!({ "kind": "opt_in", "channel": "form", "identifiers": rosa, "purposes": ["sale", "email_marketing"] }));
+    let asked =
+        taken(&server, &json!({ "kind": "opt_in", "channel": "form", "identifiers": rosa, "purposes": ["sale", "email_marketing"] }));
     assert_eq!(asked["status"], "awaiting_confirmation");
     let url = format!("/v1/requests/{}/confirm", asked["id"].as_str().unwrap());
     let unchanged = || {
@@ -465,7 +512,10 @@ fn a_repeated_request_is_one_request() {
     let link = json!({ "identifiers": [id("email", "rosa@example.org"), id("cookie_id", "c")] }).to_string();
     let link = |path: &str| server.send("POST", path, link.as_bytes(), &[("idempotency-key", "k-1")]);
     let (linked, unlinked) = (link("/v1/identifiers/link"), link("/v1/identifiers/unlink"));
-    assert_eq!((linked.status, &linked.json()["changed"], unlinked.status, &unlinked.json()["changed"]), (200, &json!(true), 200, &json!(true)));
+    assert_eq!(
+        (linked.status, &linked.json()["changed"], unlinked.status, &unlinked.json()["changed"]),
+        (200, &json!(true), 200, &json!(true))
+    );
     assert_eq!(link("/v1/identifiers/link").text, linked.text, "the first answer, though it would change something now");
     // What failed is not kept.
     let mut future = body.clone();
@@ -495,12 +545,15 @@ fn a_decision_can_ask_for_what_it_must_know() {
     let server = Server::start();
     let rosa = [id("email", "rosa@example.org")];
     let seq = taken(&server, &opt_out(&rosa))["seq"].as_u64().unwrap();
-    let ask = |min_seq: u64| server.post("/v1/decisions", &json!({ "purpose": "profiling", "identifiers": rosa, "min_seq": min_seq })).json();
+    let ask =
+        |min_seq: u64| server.post("/v1/decisions", &json!({ "purpose": "profiling", "identifiers": rosa, "min_seq": min_seq })).json();
     let known = ask(seq);
     assert_eq!(verdict(&known), says("allow", "no_record"));
     assert!(known["as_of"].as_u64() >= Some(seq));
     assert_eq!(verdict(&ask(seq + 1000)), says("deny", "stale"), "what cannot be known is denied");
-    let list = server.post("/v1/decisions", &json!({ "purpose": "profiling", "subjects": [{ "identifiers": rosa }], "min_seq": seq + 1000 })).json();
+    let list = server
+        .post("/v1/decisions", &json!({ "purpose": "profiling", "subjects": [{ "identifiers": rosa }], "min_seq": seq + 1000 }))
+        .json();
     assert_eq!(verdict(&list["decisions"][0]), says("deny", "stale"));
 }
 
@@ -526,12 +579,23 @@ fn a_list_of_ten_thousand_is_decided_in_order() {
 fn minors_are_denied_until_they_opt_in() {
     let server = Server::start();
     let ask = |purpose: &str, band: &str, who: &Value| {
-        verdict(&server.post("/v1/decisions", &json!({ "purpose": purpose, "identifiers": [who], "context": { "age_band": band, "jurisdiction": "us-ca" } })).json())
+        verdict(
+            &server
+                .post(
+                    "/v1/decisions",
+                    &json!({ "purpose": purpose, "identifiers": [who], "context": { "age_band": band, "jurisdiction": "us-ca" } }),
+                )
+                .json(),
+        )
     };
     let minor = id("customer_id", "minor");
     for (band, closed) in [("under_13", true), ("13_15", true), ("16_17", false), ("18_plus", false)] {
         for purpose in ["sale", "sharing", "targeted_advertising"] {
-            assert_eq!(ask(purpose, band, &minor), if closed { says("deny", "minor") } else { says("allow", "no_record") }, "{band} {purpose}");
+            assert_eq!(
+                ask(purpose, band, &minor),
+                if closed { says("deny", "minor") } else { says("allow", "no_record") },
+                "{band} {purpose}"
+            );
         }
         assert_eq!(ask("profiling", band, &minor), says("allow", "no_record"));
     }
@@ -553,7 +617,8 @@ fn the_document_is_the_router() {
             documented.push((method.to_uppercase(), path.clone()));
         }
     }
-    let mut expected: Vec<(String, String)> = ENDPOINTS.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    let mut expected: Vec<(String, String)> =
+        ENDPOINTS.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
     expected.extend(OPEN.iter().map(|path| ("GET".to_owned(), (*path).to_owned())));
     documented.sort();
     expected.sort();
@@ -593,7 +658,9 @@ fn the_document_is_the_router() {
         assert!(schema.is_object(), "{path} has no schema");
         accepts(&document, schema, &body, &path);
     }
-    let accepted = std::panic::catch_unwind(|| accepts(&document, &json!({ "$ref": "#/components/schemas/NewKey" }), &json!({ "name": "x", "role": "root" }), ""));
+    let accepted = std::panic::catch_unwind(|| {
+        accepts(&document, &json!({ "$ref": "#/components/schemas/NewKey" }), &json!({ "name": "x", "role": "root" }), "");
+    });
     assert!(accepted.is_err(), "the check can fail");
 }
 
@@ -743,7 +810,12 @@ fn every_member_of_every_body_is_checked_and_named() {
                 if required || one_of_two {
                     let mut body = base.clone();
                     body.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(name);
-                    cases.push(("missing", body.to_string().into_bytes(), 422, if one_of_two { parent.to_owned() } else { pointer.clone() }));
+                    cases.push((
+                        "missing",
+                        body.to_string().into_bytes(),
+                        422,
+                        if one_of_two { parent.to_owned() } else { pointer.clone() },
+                    ));
                 }
             }
             for (what, body, status, expected) in cases {

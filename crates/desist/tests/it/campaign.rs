@@ -69,7 +69,8 @@ fn refused(answer: &Answer) -> Option<&str> {
 
 fn metric(server: &Server, name: &str) -> u64 {
     let text = server.send("GET", "/metrics", b"", &[]).text;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or_else(|| panic!("{name} is not in {text}"));
+    let line =
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or_else(|| panic!("{name} is not in {text}"));
     line.parse().expect("a number")
 }
 
@@ -102,7 +103,11 @@ fn synced(mut record: Value) -> Value {
 #[test]
 fn adobes_own_client_works_when_only_its_host_changes() {
     let server = Server::start();
-    let node = Command::new("node").arg(CLIENTS.join("campaign.mjs")).args([&server.private, "acme", &server.api_key, &server.token]).output().expect("node is installed");
+    let node = Command::new("node")
+        .arg(CLIENTS.join("campaign.mjs"))
+        .args([&server.private, "acme", &server.api_key, &server.token])
+        .output()
+        .expect("node is installed");
     assert!(node.status.success(), "{}", String::from_utf8_lossy(&node.stderr));
     let seen: Value = serde_json::from_slice(&node.stdout).expect("JSON");
     let status = |step: &str| seen[step]["status"].as_u64().unwrap_or_else(|| panic!("{step}: {}", seen[step]));
@@ -118,7 +123,10 @@ fn adobes_own_client_works_when_only_its_host_changes() {
     let stub = json!({ "PKey": pkey, "href": href });
     assert_eq!((status("update"), body("update")), (200, &stub));
     let updated = body("readUpdated");
-    assert_eq!((&updated["lastName"], &updated["location"]["city"], &updated["firstName"]), (&json!("Vega Ruiz"), &json!("Fresno"), &json!("Rosa")));
+    assert_eq!(
+        (&updated["lastName"], &updated["location"]["city"], &updated["firstName"]),
+        (&json!("Vega Ruiz"), &json!("Fresno"), &json!("Rosa"))
+    );
     assert_eq!(updated["ccpaOptOut"], false);
     assert_eq!((status("optOut"), body("optOut")), (200, &stub));
     assert_eq!(body("readOptedOut")["ccpaOptOut"], true);
@@ -189,7 +197,10 @@ fn the_documentations_requests_work_as_they_stand() {
         // "Sample POST request to mark a profile for CCPA opt-out."
         let email = format!("jdoe{number}@mail.com");
         for (slash, opt_out) in [("/", "true"), ("", "false")] {
-            let data = format!("{{\n \"firstName\": \"John\",\n \"lastName\": \"Doe\",\n \"email\": \"{slash_less}{email}\",\n \"ccpaOptOut\": {opt_out}\n}}", slash_less = if slash.is_empty() { "x" } else { "" });
+            let data = format!(
+                "{{\n \"firstName\": \"John\",\n \"lastName\": \"Doe\",\n \"email\": \"{slash_less}{email}\",\n \"ccpaOptOut\": {opt_out}\n}}",
+                slash_less = if slash.is_empty() { "x" } else { "" }
+            );
             let (status, made) = curl(&server, &["-X", "POST", &format!("{base}{slash}"), "-d", &data]);
             assert_eq!(status, 201, "{made}");
             assert_eq!((&made["firstName"], &made["lastName"]), (&json!("John"), &json!("Doe")));
@@ -265,7 +276,17 @@ struct Row {
 }
 
 fn row(what: &'static str, method: &'static str, path: &str, body: &[u8], status: u16, says: Value) -> Row {
-    Row { what, method, path: path.to_owned(), body: body.to_vec(), headers: vec![], adobe: status, strict: if status == 500 { 400 } else { status }, says, pointer: None }
+    Row {
+        what,
+        method,
+        path: path.to_owned(),
+        body: body.to_vec(),
+        headers: vec![],
+        adobe: status,
+        strict: if status == 500 { 400 } else { status },
+        says,
+        pointer: None,
+    }
 }
 
 impl Row {
@@ -293,41 +314,200 @@ fn every_row_of_the_contracts_errors() {
         let before = (get(&server, pkey(&made)).text, entries(&server));
         let rows = vec![
             row("token wrong", "GET", &one, b"", 401, gateway("401013", "Oauth token is not valid")).with("authorization", "Bearer wrong"),
-            row("token of another key", "GET", &one, b"", 401, gateway("401013", "Oauth token is not valid")).with("authorization", &reader_token),
+            row("token of another key", "GET", &one, b"", 401, gateway("401013", "Oauth token is not valid"))
+                .with("authorization", &reader_token),
             row("no token", "GET", &one, b"", 401, gateway("401010", "Oauth token is missing")).with("authorization", ""),
             row("no bearer", "GET", &one, b"", 401, gateway("401010", "Oauth token is missing")).with("authorization", "Basic eA=="),
             row("key wrong", "GET", &one, b"", 403, gateway("403003", "Api Key is invalid")).with("x-api-key", "wrong"),
-            row("key wrong, and token", "GET", &one, b"", 403, gateway("403003", "Api Key is invalid")).with("x-api-key", "wrong").with("authorization", "Bearer wrong"),
+            row("key wrong, and token", "GET", &one, b"", 403, gateway("403003", "Api Key is invalid"))
+                .with("x-api-key", "wrong")
+                .with("authorization", "Bearer wrong"),
             row("no key", "GET", &one, b"", 403, gateway("403000", "Api Key is required")).with("x-api-key", "-"),
-            row("reader writes", "PATCH", &one, br#"{"ccpaOptOut":true}"#, 403, gateway("403023", "Profile is not valid")).with("x-api-key", reader_key).with("authorization", &reader_token),
-            row("reader deletes", "DELETE", &one, b"{}", 403, gateway("403023", "Profile is not valid")).with("x-api-key", reader_key).with("authorization", &reader_token),
-            row("reader creates", "POST", PROFILE, b"{}", 403, gateway("403023", "Profile is not valid")).with("x-api-key", reader_key).with("authorization", &reader_token),
-            row("other organization", "GET", &one.replace("/acme/", "/acme-mkt-stage/"), b"", 403, gateway("403023", "Profile is not valid")),
-            row("other organization writes", "POST", &PROFILE.replace("/acme/", "/globex/"), br#"{"ccpaOptOut":true}"#, 403, gateway("403023", "Profile is not valid")),
+            row("reader writes", "PATCH", &one, br#"{"ccpaOptOut":true}"#, 403, gateway("403023", "Profile is not valid"))
+                .with("x-api-key", reader_key)
+                .with("authorization", &reader_token),
+            row("reader deletes", "DELETE", &one, b"{}", 403, gateway("403023", "Profile is not valid"))
+                .with("x-api-key", reader_key)
+                .with("authorization", &reader_token),
+            row("reader creates", "POST", PROFILE, b"{}", 403, gateway("403023", "Profile is not valid"))
+                .with("x-api-key", reader_key)
+                .with("authorization", &reader_token),
+            row(
+                "other organization",
+                "GET",
+                &one.replace("/acme/", "/acme-mkt-stage/"),
+                b"",
+                403,
+                gateway("403023", "Profile is not valid"),
+            ),
+            row(
+                "other organization writes",
+                "POST",
+                &PROFILE.replace("/acme/", "/globex/"),
+                br#"{"ccpaOptOut":true}"#,
+                403,
+                gateway("403023", "Profile is not valid"),
+            ),
             row("key unreadable", "GET", &format!("{PROFILE}@bogus"), b"", 404, json!("Unable to decrypt PKey. (PKey=@bogus)")),
-            row("key unreadable, PATCH", "PATCH", &format!("{PROFILE}%40bogus"), br#"{"ccpaOptOut":true}"#, 404, json!("Unable to decrypt PKey. (PKey=@bogus)")),
-            row("key in body unreadable", "PATCH", &one, br#"{"PKey":"@bogus"}"#, 404, json!("Unable to decrypt PKey. (PKey=@bogus)")).at("PKey"),
-            row("gone, GET", "GET", &format!("{PROFILE}{GONE}"), b"", 404, json!(format!("Unable to find document with path '/profile/{GONE}'"))),
-            row("gone, PATCH", "PATCH", &format!("{PROFILE}{GONE}"), br#"{"ccpaOptOut":true}"#, 404, json!(format!("Unable to find document with path '/profile/{GONE}'"))),
-            row("gone, DELETE", "DELETE", &format!("{PROFILE}{GONE}"), b"{}", 404, json!(format!("Unable to find document with path '/profile/{GONE}'"))),
-            row("keys differ", "PATCH", &one, json!({ "PKey": pkey(&other), "lastName": "X" }).to_string().as_bytes(), 500, json!(format!("{GENERAL}RST-360012 The PKey of the body is not the PKey of the URL."))).at("PKey"),
-            row("unknown attribute", "PATCH", &one, br#"{"lastName":"X","shoeSize":44}"#, 500, json!(format!("{GENERAL}'shoeSize' property is not valid for the 'profile' resource."))).at("shoeSize"),
-            row("unknown attribute, POST", "POST", PROFILE, br#"{"ccpaOptOut":true,"shoeSize":44}"#, 500, json!(format!("{GENERAL}'shoeSize' property is not valid for the 'profile' resource."))).at("shoeSize"),
-            row("read-only", "PATCH", &one, br#"{"lastName":"X","age":3}"#, 500, json!(format!("{GENERAL}Cannot update the 'age' property that is read-only\n'age' property is not valid for the 'profile' resource."))).at("age"),
-            row("not in enumeration", "PATCH", &one, br#"{"lastName":"X","gender":"other"}"#, 500, json!(format!("{GENERAL}The value 'other' is not in the enumeration of 'gender'."))).at("gender"),
-            row("wrong type", "PATCH", &one, br#"{"lastName":"X","ccpaOptOut":"true"}"#, 500, json!("BAS-010040 Cannot convert 'ccpaOptOut' (type text) to boolean.")).at("ccpaOptOut"),
-            row("too long", "PATCH", &one, json!({ "ccpaOptOut": true, "firstName": "x".repeat(31) }).to_string().as_bytes(), 400, json!(format!("{GENERAL}'firstName' is longer than 30 characters."))).at("firstName"),
-            row("no such resource", "GET", "/acme/campaign/profileAndServices/profil", b"", 404, json!(format!("{GENERAL}There is no such resource."))),
-            row("no such filter", "GET", &format!("{PROFILE}byShoeSize?size=44"), b"", 404, json!(format!("{GENERAL}There is no such resource."))),
-            row("custom resource", "GET", "/acme/campaign/customResources/cusShoe", b"", 404, json!(format!("{GENERAL}There is no such resource."))),
+            row(
+                "key unreadable, PATCH",
+                "PATCH",
+                &format!("{PROFILE}%40bogus"),
+                br#"{"ccpaOptOut":true}"#,
+                404,
+                json!("Unable to decrypt PKey. (PKey=@bogus)"),
+            ),
+            row("key in body unreadable", "PATCH", &one, br#"{"PKey":"@bogus"}"#, 404, json!("Unable to decrypt PKey. (PKey=@bogus)"))
+                .at("PKey"),
+            row(
+                "gone, GET",
+                "GET",
+                &format!("{PROFILE}{GONE}"),
+                b"",
+                404,
+                json!(format!("Unable to find document with path '/profile/{GONE}'")),
+            ),
+            row(
+                "gone, PATCH",
+                "PATCH",
+                &format!("{PROFILE}{GONE}"),
+                br#"{"ccpaOptOut":true}"#,
+                404,
+                json!(format!("Unable to find document with path '/profile/{GONE}'")),
+            ),
+            row(
+                "gone, DELETE",
+                "DELETE",
+                &format!("{PROFILE}{GONE}"),
+                b"{}",
+                404,
+                json!(format!("Unable to find document with path '/profile/{GONE}'")),
+            ),
+            row(
+                "keys differ",
+                "PATCH",
+                &one,
+                json!({ "PKey": pkey(&other), "lastName": "X" }).to_string().as_bytes(),
+                500,
+                json!(format!("{GENERAL}RST-360012 The PKey of the body is not the PKey of the URL.")),
+            )
+            .at("PKey"),
+            row(
+                "unknown attribute",
+                "PATCH",
+                &one,
+                br#"{"lastName":"X","shoeSize":44}"#,
+                500,
+                json!(format!("{GENERAL}'shoeSize' property is not valid for the 'profile' resource.")),
+            )
+            .at("shoeSize"),
+            row(
+                "unknown attribute, POST",
+                "POST",
+                PROFILE,
+                br#"{"ccpaOptOut":true,"shoeSize":44}"#,
+                500,
+                json!(format!("{GENERAL}'shoeSize' property is not valid for the 'profile' resource.")),
+            )
+            .at("shoeSize"),
+            row(
+                "read-only",
+                "PATCH",
+                &one,
+                br#"{"lastName":"X","age":3}"#,
+                500,
+                json!(format!(
+                    "{GENERAL}Cannot update the 'age' property that is read-only\n'age' property is not valid for the 'profile' resource."
+                )),
+            )
+            .at("age"),
+            row(
+                "not in enumeration",
+                "PATCH",
+                &one,
+                br#"{"lastName":"X","gender":"other"}"#,
+                500,
+                json!(format!("{GENERAL}The value 'other' is not in the enumeration of 'gender'.")),
+            )
+            .at("gender"),
+            row(
+                "wrong type",
+                "PATCH",
+                &one,
+                br#"{"lastName":"X","ccpaOptOut":"true"}"#,
+                500,
+                json!("BAS-010040 Cannot convert 'ccpaOptOut' (type text) to boolean."),
+            )
+            .at("ccpaOptOut"),
+            row(
+                "too long",
+                "PATCH",
+                &one,
+                json!({ "ccpaOptOut": true, "firstName": "x".repeat(31) }).to_string().as_bytes(),
+                400,
+                json!(format!("{GENERAL}'firstName' is longer than 30 characters.")),
+            )
+            .at("firstName"),
+            row(
+                "no such resource",
+                "GET",
+                "/acme/campaign/profileAndServices/profil",
+                b"",
+                404,
+                json!(format!("{GENERAL}There is no such resource.")),
+            ),
+            row(
+                "no such filter",
+                "GET",
+                &format!("{PROFILE}byShoeSize?size=44"),
+                b"",
+                404,
+                json!(format!("{GENERAL}There is no such resource.")),
+            ),
+            row(
+                "custom resource",
+                "GET",
+                "/acme/campaign/customResources/cusShoe",
+                b"",
+                404,
+                json!(format!("{GENERAL}There is no such resource.")),
+            ),
             row("empty body", "PATCH", &one, b"", 400, json!(format!("{GENERAL}The body is not JSON (line 1, column 0)."))),
             row("not JSON", "PATCH", &one, b"ccpaOptOut=true", 400, json!(format!("{GENERAL}The body is not JSON (line 1, column 1)."))),
             row("not an object", "POST", PROFILE, b"[]", 400, json!(format!("{GENERAL}The body is not a JSON object."))),
-            row("too large", "POST", PROFILE, &[b' '; (1 << 20) + 1], 413, json!(format!("{GENERAL}The body is larger than 1048576 bytes."))),
-            row("method of the collection", "PATCH", PROFILE, br#"{"ccpaOptOut":true}"#, 405, json!(format!("{GENERAL}The resource does not take this method."))),
-            row("method of a profile", "POST", &one, br#"{"ccpaOptOut":true}"#, 405, json!(format!("{GENERAL}The resource does not take this method."))),
+            row(
+                "too large",
+                "POST",
+                PROFILE,
+                &[b' '; (1 << 20) + 1],
+                413,
+                json!(format!("{GENERAL}The body is larger than 1048576 bytes.")),
+            ),
+            row(
+                "method of the collection",
+                "PATCH",
+                PROFILE,
+                br#"{"ccpaOptOut":true}"#,
+                405,
+                json!(format!("{GENERAL}The resource does not take this method.")),
+            ),
+            row(
+                "method of a profile",
+                "POST",
+                &one,
+                br#"{"ccpaOptOut":true}"#,
+                405,
+                json!(format!("{GENERAL}The resource does not take this method.")),
+            ),
             row("PUT", "PUT", &one, br#"{"ccpaOptOut":true}"#, 405, json!(format!("{GENERAL}The resource does not take this method."))),
-            row("two readings of a URL", "GET", "/acme/campaign/profileAndServices/x/%2E%2E/profile", b"", 400, json!(format!("{GENERAL}The URL has a dot segment."))),
+            row(
+                "two readings of a URL",
+                "GET",
+                "/acme/campaign/profileAndServices/x/%2E%2E/profile",
+                b"",
+                400,
+                json!(format!("{GENERAL}The URL has a dot segment.")),
+            ),
         ];
         for Row { what, method, path, body, headers, adobe, strict, says, pointer } in rows {
             let status = if compat == "adobe" { adobe } else { strict };
@@ -385,7 +565,12 @@ fn every_field_refuses_what_it_cannot_hold_and_names_itself() {
     let mut checked = 0;
     for field in FIELDS {
         let Field { name, ty, access, .. } = *field;
-        let mut cases = vec![("null", member(name, b"null", false), name), ("array", member(name, b"[1]", false), name), ("twice", member(name, b"\"\"", true), name), ("bad UTF-8", member(name, b"\"a\xff\"", false), name)];
+        let mut cases = vec![
+            ("null", member(name, b"null", false), name),
+            ("array", member(name, b"[1]", false), name),
+            ("twice", member(name, b"\"\"", true), name),
+            ("bad UTF-8", member(name, b"\"a\xff\"", false), name),
+        ];
         let unknown = if let Some((outer, _)) = name.split_once('.') { format!("{outer}.shoeSize") } else { "shoeSize".to_owned() };
         if let Type::Text(max) | Type::Name(max) = ty
             && access == Access::Caller
@@ -398,7 +583,12 @@ fn every_field_refuses_what_it_cannot_hold_and_names_itself() {
             for (method, path) in [("POST", PROFILE), ("PATCH", one.as_str())] {
                 let answer = server.send(method, path, &body, &[]);
                 assert!(matches!(answer.status, 400 | 500), "{name}, {what}: {} {}", answer.status, answer.text);
-                assert_eq!(answer.headers.get("desist-pointer").map(|value| value.to_str().unwrap()), Some(pointer), "{name}, {what}: {}", answer.text);
+                assert_eq!(
+                    answer.headers.get("desist-pointer").map(|value| value.to_str().unwrap()),
+                    Some(pointer),
+                    "{name}, {what}: {}",
+                    answer.text
+                );
                 assert!(answer.json().as_str().is_some_and(|text| text.contains(pointer)), "{name}, {what}: {}", answer.text);
                 checked += 1;
             }
@@ -416,15 +606,24 @@ fn a_nightly_sync_of_whole_records_ends_no_opt_out() {
     for compat in ["adobe", "strict"] {
         let (_directory, server) = configured(&format!("[campaign]\ncompat = \"{compat}\"\n"));
         let person = |name: &str| json!({ "firstName": name, "email": format!("{name}@example.org"), "externalId": format!("C-{name}") });
-        let records: Vec<Value> = ["by-api", "by-email", "by-account", "by-device", "by-staff", "nobody"].iter().map(|name| create(&server, &person(name))).collect();
+        let records: Vec<Value> = ["by-api", "by-email", "by-account", "by-device", "by-staff", "nobody"]
+            .iter()
+            .map(|name| create(&server, &person(name)))
+            .collect();
         let key = |at: usize| pkey(&records[at]);
         assert_eq!(patch(&server, key(0), &json!({ "ccpaOptOut": true })).status, 200);
         consumer_opts_out(&server, &json!([{ "kind": "email", "value": "BY-EMAIL@example.org" }]));
         consumer_opts_out(&server, &json!([{ "kind": "customer_id", "value": "C-by-account" }]));
         consumer_opts_out(&server, &json!([{ "kind": "device_id", "value": "d-1" }]));
-        let linked = server.post("/v1/identifiers/link", &json!({ "identifiers": [{ "kind": "campaign_pkey", "value": key(3) }, { "kind": "device_id", "value": "d-1" }] }));
+        let linked = server.post(
+            "/v1/identifiers/link",
+            &json!({ "identifiers": [{ "kind": "campaign_pkey", "value": key(3) }, { "kind": "device_id", "value": "d-1" }] }),
+        );
         assert_eq!(linked.status, 200, "{}", linked.text);
-        let staff = server.post("/v1/requests", &json!({ "kind": "opt_out", "channel": "operator", "identifiers": [{ "kind": "email", "value": "by-staff@example.org" }] }));
+        let staff = server.post(
+            "/v1/requests",
+            &json!({ "kind": "opt_out", "channel": "operator", "identifiers": [{ "kind": "email", "value": "by-staff@example.org" }] }),
+        );
         assert_eq!(staff.status, 201);
 
         for night in 0..2 {
@@ -442,7 +641,9 @@ fn a_nightly_sync_of_whole_records_ends_no_opt_out() {
                 assert_eq!(opt_ins_refused(&server) - refused_before, u64::from(is_out), "{at}");
                 assert_eq!(get(&server, key(at)).text, shown.text, "{at}: nothing of the profile changed");
                 let name = record["firstName"].as_str().unwrap();
-                for (kind, value) in [("email", format!("{name}@example.org")), ("customer_id", format!("C-{name}")), ("campaign_pkey", key(at).to_owned())] {
+                for (kind, value) in
+                    [("email", format!("{name}@example.org")), ("customer_id", format!("C-{name}")), ("campaign_pkey", key(at).to_owned())]
+                {
                     assert_eq!(denied(&server, kind, &value), is_out, "{at}: {kind}");
                 }
                 // The rest of the record is taken, unless the answer says that nothing was.
@@ -452,7 +653,11 @@ fn a_nightly_sync_of_whole_records_ends_no_opt_out() {
                 if answer.status == 409 {
                     assert_eq!(after["lastName"], "", "{at}: 409 changes nothing at all");
                 } else {
-                    assert_eq!((after["lastName"].as_str(), after["ccpaOptOut"].as_bool()), (Some(&*format!("Night {night}")), Some(is_out)), "{at}");
+                    assert_eq!(
+                        (after["lastName"].as_str(), after["ccpaOptOut"].as_bool()),
+                        (Some(&*format!("Night {night}")), Some(is_out)),
+                        "{at}"
+                    );
                 }
             }
         }
@@ -509,7 +714,9 @@ fn a_lone_false_ends_only_what_the_api_did_itself() {
 
 #[test]
 fn the_policy_can_refuse_every_false() {
-    for (toml, status) in [("[policy]\napi_opt_in = \"refuse\"\n", 200), ("[policy]\napi_opt_in = \"refuse\"\n[campaign]\ncompat = \"strict\"\n", 409)] {
+    for (toml, status) in
+        [("[policy]\napi_opt_in = \"refuse\"\n", 200), ("[policy]\napi_opt_in = \"refuse\"\n[campaign]\ncompat = \"strict\"\n", 409)]
+    {
         let (_directory, server) = configured(toml);
         let made = create(&server, &json!({ "email": "own@example.org", "ccpaOptOut": true }));
         let answer = patch(&server, pkey(&made), &json!({ "ccpaOptOut": false }));
@@ -526,7 +733,10 @@ fn strict_answers_409_where_nothing_ended() {
     let made = create(&server, &json!({ "email": "rosa@example.org" }));
     consumer_opts_out(&server, &json!([{ "kind": "email", "value": "rosa@example.org" }]));
     let answer = patch(&server, pkey(&made), &json!({ "ccpaOptOut": false }));
-    assert_eq!((answer.status, refused(&answer), answer.json()), (409, Some("not_own"), json!("the opt-out stays: only the consumer can end it")));
+    assert_eq!(
+        (answer.status, refused(&answer), answer.json()),
+        (409, Some("not_own"), json!("the opt-out stays: only the consumer can end it"))
+    );
     assert!(opted_out(&server, pkey(&made)));
     // A new address that is opted out makes the profile so; the record's `false` does not fit any more.
     let other = create(&server, &json!({ "email": "ivo@example.org" }));
@@ -583,7 +793,9 @@ fn a_changed_address_keeps_both_denied() {
     let other = create(&server, &json!({ "email": "mine@example.org" }));
     assert_eq!(other["ccpaOptOut"], true);
     assert_eq!(patch(&server, pkey(&other), &json!({ "email": "next@example.org", "ccpaOptOut": false })).status, 200);
-    assert!(denied(&server, "email", "mine@example.org") && denied(&server, "email", "next@example.org") && opted_out(&server, pkey(&other)));
+    assert!(
+        denied(&server, "email", "mine@example.org") && denied(&server, "email", "next@example.org") && opted_out(&server, pkey(&other))
+    );
 }
 
 #[test]
@@ -611,12 +823,16 @@ fn a_key_names_its_own_profile_whatever_is_linked_to_it() {
     let server = Server::start();
     let first = create(&server, &json!({ "lastName": "First" }));
     let second = create(&server, &json!({ "lastName": "Second" }));
-    let both = json!({ "identifiers": [{ "kind": "campaign_pkey", "value": pkey(&first) }, { "kind": "campaign_pkey", "value": pkey(&second) }] });
+    let both =
+        json!({ "identifiers": [{ "kind": "campaign_pkey", "value": pkey(&first) }, { "kind": "campaign_pkey", "value": pkey(&second) }] });
     assert_eq!(server.post("/v1/identifiers/link", &both).status, 200);
     assert_eq!(get(&server, pkey(&first)).json()["lastName"], "First");
     assert_eq!(get(&server, pkey(&second)).json()["lastName"], "Second");
     assert_eq!(patch(&server, pkey(&second), &json!({ "lastName": "Changed" })).status, 200);
-    assert_eq!((get(&server, pkey(&first)).json()["lastName"].as_str(), get(&server, pkey(&second)).json()["lastName"].as_str()), (Some("First"), Some("Changed")));
+    assert_eq!(
+        (get(&server, pkey(&first)).json()["lastName"].as_str(), get(&server, pkey(&second)).json()["lastName"].as_str()),
+        (Some("First"), Some("Changed"))
+    );
     assert_eq!(server.send("DELETE", &format!("{PROFILE}{}", pkey(&second)), b"{}", &[]).status, 200);
     assert_eq!((get(&server, pkey(&second)).status, get(&server, pkey(&first)).status), (404, 200));
     assert_eq!(patch(&server, pkey(&second), &json!({ "lastName": "Ghost" })).status, 404);
@@ -629,7 +845,10 @@ fn a_phone_that_everybody_has_makes_nobody_one_person() {
     let people = if std::env::var_os("DESIST_SCALE").is_some() { 5_000 } else { 200 };
     let (_directory, server) = configured("");
     let keys: Vec<String> = (0..people)
-        .map(|n| pkey(&create(&server, &json!({ "email": format!("p{n}@example.org"), "phone": "+12125552368", "lastName": format!("No {n}") }))).to_owned())
+        .map(|n| {
+            pkey(&create(&server, &json!({ "email": format!("p{n}@example.org"), "phone": "+12125552368", "lastName": format!("No {n}") })))
+                .to_owned()
+        })
         .collect();
     let opted = people / 2;
     assert_eq!(patch(&server, &keys[opted], &json!({ "ccpaOptOut": true })).status, 200);
@@ -647,6 +866,10 @@ fn a_phone_that_everybody_has_makes_nobody_one_person() {
     let known = server.post("/v1/subjects/lookup", &json!({ "identifiers": [{ "kind": "phone", "value": "+12125552368" }] })).json();
     assert_eq!(known["identifiers"][0]["shared"], true);
     let status: Value = serde_json::from_slice(&server.run(&["status", "--json"]).stdout).unwrap();
-    assert_eq!((&status["profiles"], &status["unreached_total"]), (&json!(people), &json!(1)), "an operator looks whom else the phone's owner means");
+    assert_eq!(
+        (&status["profiles"], &status["unreached_total"]),
+        (&json!(people), &json!(1)),
+        "an operator looks whom else the phone's owner means"
+    );
     assert!(run(&server.data, &["check"]).status.success());
 }

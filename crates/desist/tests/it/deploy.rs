@@ -146,10 +146,17 @@ impl Site {
         );
         std::fs::write(self.path("desist.conf"), servers).unwrap();
         let here = self.directory.path().display();
-        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("    {kind}_temp_path {here}/{kind};\n")).concat();
+        let temporary: String =
+            ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|kind| format!("    {kind}_temp_path {here}/{kind};\n")).concat();
         // Alone, one that is not root needs no user.
-        let user = if std::fs::metadata(self.path("tls.key")).is_ok_and(|file| std::os::unix::fs::MetadataExt::uid(&file) == 0) { "user root;\n" } else { "" };
-        let main = format!("{user}daemon off;\nworker_processes 1;\npid {here}/nginx.pid;\nerror_log stderr notice;\nevents {{}}\nhttp {{\n    access_log off;\n{temporary}    include {here}/desist.conf;\n}}\n");
+        let user = if std::fs::metadata(self.path("tls.key")).is_ok_and(|file| std::os::unix::fs::MetadataExt::uid(&file) == 0) {
+            "user root;\n"
+        } else {
+            ""
+        };
+        let main = format!(
+            "{user}daemon off;\nworker_processes 1;\npid {here}/nginx.pid;\nerror_log stderr notice;\nevents {{}}\nhttp {{\n    access_log off;\n{temporary}    include {here}/desist.conf;\n}}\n"
+        );
         std::fs::write(self.path("nginx.conf"), main).unwrap();
         let mut command = Command::new(tool("nginx"));
         command.arg("-p").arg(self.directory.path()).args(["-e", "stderr", "-c"]).arg(self.path("nginx.conf")).stderr(Stdio::piped());
@@ -214,7 +221,11 @@ impl Site {
             assert_eq!(call(&["--http1.1"]), seen(false));
             for spoofed in ["203.0.113.77", "203.0.113.77, 127.0.0.1", "127.0.0.1", "nonsense"] {
                 let spoofed = format!("X-Forwarded-For: {spoofed}");
-                assert_eq!(call(&["-H", &spoofed, "-H", "X-Forwarded-Proto: http", "-H", "X-Forwarded-Host: evil.example"]), seen(false), "{spoofed}");
+                assert_eq!(
+                    call(&["-H", &spoofed, "-H", "X-Forwarded-Proto: http", "-H", "X-Forwarded-Host: evil.example"]),
+                    seen(false),
+                    "{spoofed}"
+                );
             }
             let version = self.curl("tls.crt", host, "/readyz", &["--http2", "--write-out", "%{http_version} %{http_code}"]);
             assert_eq!(String::from_utf8_lossy(&version.stdout), "ok\n2 200", "{version:?}");
@@ -222,7 +233,9 @@ impl Site {
         let admin: Value = serde_json::from_slice(&std::fs::read(self.path("data/first-admin.json")).unwrap()).unwrap();
         let text = |name: &str| admin[name].as_str().unwrap().to_owned();
         let (key, token) = (format!("X-Api-Key: {}", text("api_key")), format!("Authorization: Bearer {}", text("token")));
-        let post = |path: &str, body: &Value| self.json(PRIVATE_HOST, path, &["-H", &key, "-H", &token, "--data", &body.to_string(), "-H", "Content-Type: application/json"]);
+        let post = |path: &str, body: &Value| {
+            self.json(PRIVATE_HOST, path, &["-H", &key, "-H", &token, "--data", &body.to_string(), "-H", "Content-Type: application/json"])
+        };
         let profile = post("/acme/campaign/profileAndServicesExt/profile", &json!({ "email": "rosa@example.org" }));
         let start = format!("https://{PRIVATE_HOST}:{}/acme/campaign/profileAndServicesExt/profile/@", self.private);
         assert!(profile["href"].as_str().is_some_and(|href| href.starts_with(&start)), "{profile}");
@@ -235,11 +248,20 @@ impl Site {
         let many = json!({ "purpose": "sale", "subjects": vec![subject; 10_000] });
         std::fs::write(self.path("many.json"), many.to_string()).unwrap();
         let file = format!("@{}", self.text("many.json"));
-        let many = self.json(PRIVATE_HOST, "/v1/decisions", &["-H", &key, "-H", &token, "--data-binary", &file, "-H", "Content-Type: application/json"]);
+        let many = self.json(
+            PRIVATE_HOST,
+            "/v1/decisions",
+            &["-H", &key, "-H", &token, "--data-binary", &file, "-H", "Content-Type: application/json"],
+        );
         assert_eq!(many["decisions"].as_array().map(Vec::len), Some(10_000));
         // What is the operator's is not on the public side.
         for path in ["/metrics", "/healthz", "/v1/keys", "/acme/campaign/profileAndServicesExt/profile"] {
-            let output = self.curl("tls.crt", PUBLIC_HOST, path, &["--write-out", "%{http_code}", "--output", "/dev/null", "-H", &key, "-H", &token]);
+            let output = self.curl(
+                "tls.crt",
+                PUBLIC_HOST,
+                path,
+                &["--write-out", "%{http_code}", "--output", "/dev/null", "-H", &key, "-H", &token],
+            );
             assert_eq!(output.stdout, b"404", "{path}: {output:?}");
         }
     }
@@ -255,7 +277,9 @@ impl Site {
 fn tool(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut places = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
-    places.find_map(|place| Some(place.join(name)).filter(|file| file.exists())).unwrap_or_else(|| panic!("{name} is not installed; scripts/test does that"))
+    places
+        .find_map(|place| Some(place.join(name)).filter(|file| file.exists()))
+        .unwrap_or_else(|| panic!("{name} is not installed; scripts/test does that"))
 }
 
 #[test]
@@ -348,7 +372,8 @@ fn the_service_starts_what_exists_and_reloads_it() {
     };
     let site = Site::new();
     let data = site.text("data");
-    let here = |words: Vec<String>| words.into_iter().map(|word| if word == "/var/lib/desist" { data.clone() } else { word }).collect::<Vec<_>>();
+    let here =
+        |words: Vec<String>| words.into_iter().map(|word| if word == "/var/lib/desist" { data.clone() } else { word }).collect::<Vec<_>>();
     let config = fill(&site.config_behind(), &[]);
     std::fs::write(site.path("data/desist.toml"), config).unwrap();
     let mut command = Command::new(DESIST);
@@ -497,7 +522,9 @@ fn wrong_secret_files_end_with_2_and_the_fix() {
 fn wrong_settings_end_with_2_and_the_fix() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path().join("data");
-    for (flag, value) in [("--public", "localhost"), ("--private", "127.0.0.1:99999"), ("--trusted-proxies", "10.0.0.0/33"), ("--log", "loud")] {
+    for (flag, value) in
+        [("--public", "localhost"), ("--private", "127.0.0.1:99999"), ("--trusted-proxies", "10.0.0.0/33"), ("--log", "loud")]
+    {
         refuses(&data, &[flag, value], &[flag, value]);
     }
     for flag in ["--public-url", "--private-url"] {
@@ -505,7 +532,11 @@ fn wrong_settings_end_with_2_and_the_fix() {
     }
     refuses(&data, &["--public-tls-cert", "a.crt"], &["--public-tls-key"]);
     for exposed in ["0.0.0.0:0", "[::]:0"] {
-        refuses(&data, &["--public", "127.0.0.1:0", "--private", exposed], &[&format!("desist: --private: {exposed}"), "--insecure-private", "server.private_tls"]);
+        refuses(
+            &data,
+            &["--public", "127.0.0.1:0", "--private", exposed],
+            &[&format!("desist: --private: {exposed}"), "--insecure-private", "server.private_tls"],
+        );
     }
     // A port that is taken.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -7,7 +7,12 @@ use crate::support::DESIST;
 
 fn dist(out: &Path) -> PathBuf {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/dist");
-    let output = Command::new(script).args(["--binary", DESIST, "--out"]).arg(out).env("SOURCE_DATE_EPOCH", "1700000000").output().expect("scripts/dist runs");
+    let output = Command::new(script)
+        .args(["--binary", DESIST, "--out"])
+        .arg(out)
+        .env("SOURCE_DATE_EPOCH", "1700000000")
+        .output()
+        .expect("scripts/dist runs");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let name = String::from_utf8(output.stdout).unwrap();
     PathBuf::from(name.trim())
@@ -54,7 +59,8 @@ fn the_archive_is_whole_and_works_without_a_toolchain() {
     let name = archive.file_name().unwrap().to_str().unwrap();
     let start = format!("desist-{}-{}-linux.tar.gz", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH);
     assert_eq!(name, start);
-    let output = Command::new("env").args(["-i", "PATH=/usr/bin:/bin", "bash", "-c", JOB, "job"]).arg(directory.path()).output().expect("bash runs");
+    let output =
+        Command::new("env").args(["-i", "PATH=/usr/bin:/bin", "bash", "-c", JOB, "job"]).arg(directory.path()).output().expect("bash runs");
     let (said, problems) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success() && said.ends_with("done\n"), "{said}\n{problems}");
 }

@@ -133,7 +133,10 @@ impl Search {
         let database = database(data);
         let mut names = database.prepare("SELECT name FROM sqlite_master WHERE type = 'table'").unwrap();
         let names: Vec<String> = names.query_map([], |row| row.get(0)).unwrap().collect::<Result<_, _>>().unwrap();
-        assert!(["entry", "identifier", "vault", "request", "profile"].iter().all(|name| names.iter().any(|known| known == name)), "{names:?}");
+        assert!(
+            ["entry", "identifier", "vault", "request", "profile"].iter().all(|name| names.iter().any(|known| known == name)),
+            "{names:?}"
+        );
         assert!(names.iter().any(|name| name.starts_with("idempotency_")), "{names:?}");
         let mut count = 0;
         for table in names {
@@ -266,7 +269,12 @@ fn what_people_send_is_nowhere_but_sealed() {
         "kind": "opt_out", "channel": "agent", "identifiers": person, "jurisdiction": "us-ca", "site": "shop",
         "received_at": "2026-03-02T18:00:00Z", "purposes": ["sale"], "agent": { "name": NAME, "permission": TEXT },
     });
-    let made = server.send("POST", "/v1/requests", request.to_string().as_bytes(), &[("idempotency-key", EMAIL), ("user-agent", NAME), ("sec-gpc", TEXT), ("x-forwarded-for", PHONE)]);
+    let made = server.send(
+        "POST",
+        "/v1/requests",
+        request.to_string().as_bytes(),
+        &[("idempotency-key", EMAIL), ("user-agent", NAME), ("sec-gpc", TEXT), ("x-forwarded-for", PHONE)],
+    );
     assert_eq!(made.status, 201, "{}", made.text);
     search.answer("a request", &made);
     let made = made.json();
@@ -279,7 +287,10 @@ fn what_people_send_is_nowhere_but_sealed() {
     let profile = profile.json();
     let pkey = profile["PKey"].as_str().unwrap();
     let one = format!("{CAMPAIGN}{pkey}");
-    assert_eq!(server.send("PATCH", &one, json!({ "salutation": "tangerine umbrella", "ccpaOptOut": false }).to_string().as_bytes(), &[]).status, 200);
+    assert_eq!(
+        server.send("PATCH", &one, json!({ "salutation": "tangerine umbrella", "ccpaOptOut": false }).to_string().as_bytes(), &[]).status,
+        200
+    );
     let mut control = Search::new();
     let shown = server.send("GET", &one, b"", &[]);
     control.bytes("GET", shown.text.as_bytes());
@@ -296,7 +307,10 @@ fn what_people_send_is_nowhere_but_sealed() {
         ("/v1/requests", request),
         ("/v1/requests", json!({ "kind": "opt_in", "channel": "form", "identifiers": person })),
         (&confirm, json!({ "confirm_token": EMAIL })),
-        ("/v1/decisions", json!({ "purpose": "sale", "identifiers": person, "context": { "gpc": true, "jurisdiction": "us-ca", "age_band": "18_plus" } })),
+        (
+            "/v1/decisions",
+            json!({ "purpose": "sale", "identifiers": person, "context": { "gpc": true, "jurisdiction": "us-ca", "age_band": "18_plus" } }),
+        ),
         ("/v1/decisions", json!({ "purpose": "sale", "subjects": [{ "identifiers": person, "context": { "destination": NAME } }] })),
         ("/v1/identifiers/link", people.clone()),
         ("/v1/identifiers/unlink", people.clone()),
@@ -305,7 +319,9 @@ fn what_people_send_is_nowhere_but_sealed() {
     ] {
         for body in bodies(&base) {
             // The name of a key is the operator's own word and is kept in clear.
-            if path == "/v1/keys" && serde_json::from_slice::<Value>(&body).is_ok_and(|body| body["role"] == "writer" && body["name"] != "\u{7}") {
+            if path == "/v1/keys"
+                && serde_json::from_slice::<Value>(&body).is_ok_and(|body| body["role"] == "writer" && body["name"] != "\u{7}")
+            {
                 continue;
             }
             let answer = server.send("POST", path, &body, &[]);
@@ -348,9 +364,19 @@ fn what_people_send_is_nowhere_but_sealed() {
     for (raw, _) in CANARIES {
         let encoded = percent_encoding::utf8_percent_encode(raw, percent_encoding::NON_ALPHANUMERIC).to_string();
         for path in [
-            format!("/v1/requests/{encoded}"), format!("/v1/keys/{encoded}"), format!("/v1/requests/{encoded}/confirm"), format!("/{encoded}"), format!("/v1/decisions?email={encoded}"),
-            format!("/{encoded}/campaign/profileAndServices/profile"), format!("/acme/campaign/{encoded}"), format!("{CAMPAIGN}{encoded}"),
-            format!("{CAMPAIGN}byEmail?email={encoded}"), format!("{CAMPAIGN}byText%2FbyEmail?text={encoded}"), format!("{one}?email={encoded}/.."), format!("/metrics?{encoded}"), format!("/connection?{encoded}"),
+            format!("/v1/requests/{encoded}"),
+            format!("/v1/keys/{encoded}"),
+            format!("/v1/requests/{encoded}/confirm"),
+            format!("/{encoded}"),
+            format!("/v1/decisions?email={encoded}"),
+            format!("/{encoded}/campaign/profileAndServices/profile"),
+            format!("/acme/campaign/{encoded}"),
+            format!("{CAMPAIGN}{encoded}"),
+            format!("{CAMPAIGN}byEmail?email={encoded}"),
+            format!("{CAMPAIGN}byText%2FbyEmail?text={encoded}"),
+            format!("{one}?email={encoded}/.."),
+            format!("/metrics?{encoded}"),
+            format!("/connection?{encoded}"),
         ] {
             for method in ["GET", "POST", "DELETE", "CANARY"] {
                 if method == "GET" && path.starts_with(&one) || method == "DELETE" && path.starts_with(&one) {
@@ -361,23 +387,47 @@ fn what_people_send_is_nowhere_but_sealed() {
                 search.answer(&format!("{method} {path}"), &answer);
             }
         }
-        for headers in [[("authorization", raw)], [("x-api-key", raw)], [("idempotency-key", raw)], [("content-type", raw)], [("x-forwarded-for", raw)], [("x-forwarded-host", raw)]] {
-            for (method, path) in [("GET", "/v1/keys"), ("POST", "/v1/requests"), ("PATCH", one.as_str()), ("GET", "/nowhere"), ("POST", CAMPAIGN)] {
+        for headers in [
+            [("authorization", raw)],
+            [("x-api-key", raw)],
+            [("idempotency-key", raw)],
+            [("content-type", raw)],
+            [("x-forwarded-for", raw)],
+            [("x-forwarded-host", raw)],
+        ] {
+            for (method, path) in
+                [("GET", "/v1/keys"), ("POST", "/v1/requests"), ("PATCH", one.as_str()), ("GET", "/nowhere"), ("POST", CAMPAIGN)]
+            {
                 search.answer(&format!("{method} {path} {headers:?}"), &server.send(method, path, b"{", &headers));
             }
         }
         let answer = send("GET", &format!("{}/{encoded}?{encoded}", server.public), b"", &[("user-agent", raw)]);
         search.answer("the public listener", &answer);
     }
-    assert!(statuses.values().sum::<usize>() > 1500 && [200, 201, 400, 401, 404, 405, 422, 500].iter().filter(|status| statuses.contains_key(status)).count() >= 6, "{statuses:?}");
+    assert!(
+        statuses.values().sum::<usize>() > 1500
+            && [200, 201, 400, 401, 404, 405, 422, 500].iter().filter(|status| statuses.contains_key(status)).count() >= 6,
+        "{statuses:?}"
+    );
 
     // The command line, beside the server.
     let code = made["receipt_code"].as_str().unwrap();
     let email = format!("email:{EMAIL}");
     for arguments in [
-        &["opt-out", &email, "--channel", "agent", "--agent", NAME][..], &["opt-out", &format!("email:{TEXT}")], &["opt-out", &format!("{NAME}:{TEXT}")],
-        &["opt-out", TEXT], &["opt-out", &email, "--channel", NAME], &["decide", &email], &["decide", &email, "--purpose", NAME], &["decide", &format!("phone:{TEXT}")],
-        &["trace", code], &["status"], &["status", "--json"], &["check"], &["check", "--json"], &["key", "list"],
+        &["opt-out", &email, "--channel", "agent", "--agent", NAME][..],
+        &["opt-out", &format!("email:{TEXT}")],
+        &["opt-out", &format!("{NAME}:{TEXT}")],
+        &["opt-out", TEXT],
+        &["opt-out", &email, "--channel", NAME],
+        &["decide", &email],
+        &["decide", &email, "--purpose", NAME],
+        &["decide", &format!("phone:{TEXT}")],
+        &["trace", code],
+        &["status"],
+        &["status", "--json"],
+        &["check"],
+        &["check", "--json"],
+        &["key", "list"],
     ] {
         // What is no choice at all is repeated by the parser of the command line, to the one who typed it.
         search.output(&format!("desist {}", arguments[0]), &server.run(arguments));
@@ -395,13 +445,19 @@ fn what_people_send_is_nowhere_but_sealed() {
     assert!(metrics.text.contains("desist_log_entries"));
     // While it runs: the log of the database is there, and holds the newest pages.
     assert!(search.tables(&data) > 50, "the tables are not empty");
-    let names: Vec<String> = std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
+    let names: Vec<String> =
+        std::fs::read_dir(&data).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect();
     for name in names.iter().filter(|name| name.starts_with("desist.db")) {
         search.bytes(name, &std::fs::read(data.join(name)).unwrap());
     }
-    assert!(names.contains(&"desist.db-wal".to_owned()) && std::fs::metadata(data.join("desist.db-wal")).unwrap().len() > 10_000, "{names:?}");
+    assert!(
+        names.contains(&"desist.db-wal".to_owned()) && std::fs::metadata(data.join("desist.db-wal")).unwrap().len() > 10_000,
+        "{names:?}"
+    );
 
-    let rows = |owner: &str| database(&data).query_row("SELECT count(*) FROM vault WHERE owner_kind = ?", [owner], |row| row.get::<_, i64>(0)).unwrap();
+    let rows = |owner: &str| {
+        database(&data).query_row("SELECT count(*) FROM vault WHERE owner_kind = ?", [owner], |row| row.get::<_, i64>(0)).unwrap()
+    };
     assert!(rows("profile") >= 1 && rows("request") >= 1, "the data was taken and is sealed");
 
     assert!(server.stop().success());
@@ -425,7 +481,10 @@ fn a_deleted_profile_leaves_no_trace_of_its_data() {
     let directory = tempfile::tempdir().unwrap();
     let data = directory.path();
     let server = Server::start_in(data, &[]);
-    let made = server.post(CAMPAIGN, &json!({ "email": EMAIL, "mobilePhone": PHONE, "firstName": NAME, "location": { "city": TEXT }, "ccpaOptOut": true }));
+    let made = server.post(
+        CAMPAIGN,
+        &json!({ "email": EMAIL, "mobilePhone": PHONE, "firstName": NAME, "location": { "city": TEXT }, "ccpaOptOut": true }),
+    );
     assert_eq!(made.status, 201);
     let made = made.json();
     let rows = || -> Vec<(Vec<u8>, Vec<u8>)> {

@@ -23,7 +23,6 @@ pub struct Server {
     /// The first admin's token.
     pub token: String,
     /// Removes the directory at the end, unless the caller owns it.
-    #[expect(dead_code, reason = "kept for its drop")]
     temporary: Option<tempfile::TempDir>,
 }
 
@@ -58,27 +57,38 @@ impl Server {
 
     /// A server started through `command`, which gets `serve ...` as its arguments (strace, for one).
     pub fn spawn(mut command: Command, data: &Path, arguments: &[&str]) -> Self {
-        let mut child = command
+        let child = command
             .args(["serve", "--public", "127.0.0.1:0", "--private", "127.0.0.1:0", "--data"])
             .arg(data)
             .args(arguments)
             .stdout(Stdio::piped())
             .spawn()
             .expect("the binary starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("stdout is piped")).lines();
+        // From here on a panic ends the child too.
+        let mut server = Self {
+            child,
+            data: data.to_owned(),
+            public: String::new(),
+            private: String::new(),
+            api_key: String::new(),
+            token: String::new(),
+            temporary: None,
+        };
+        let mut lines = BufReader::new(server.child.stdout.take().expect("stdout is piped")).lines();
         let mut url = |name: &str| loop {
             let line = lines.next().expect("the server says where it listens").expect("readable");
             if let Some(url) = line.trim().strip_prefix(name) {
                 break url.trim().to_owned();
             }
         };
-        let (public, private) = (url("public"), url("private"));
+        (server.public, server.private) = (url("public"), url("private"));
         // Whatever it says later has somewhere to go.
         std::thread::spawn(move || lines.for_each(drop));
         let admin = std::fs::read_to_string(data.join("first-admin.json")).expect("the first start writes the admin key");
         let admin: Value = serde_json::from_str(&admin).expect("JSON");
         let text = |name: &str| admin[name].as_str().expect("a string").to_owned();
-        Self { child, data: data.to_owned(), public, private, api_key: text("api_key"), token: text("token"), temporary: None }
+        (server.api_key, server.token) = (text("api_key"), text("token"));
+        server
     }
 
     /// Sends a request to the private listener as the admin; `body` as it is.

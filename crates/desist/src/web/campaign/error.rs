@@ -134,29 +134,40 @@ impl CampaignError {
             Self::ApiKeyInvalid => gateway(403, "403003", "Api Key is invalid"),
             Self::NotEntitled => gateway(403, "403023", "Profile is not valid"),
             Self::TooManyRequests => gateway(429, "429050", "Too many requests"),
-            Self::KeyUnreadable { pkey: Echo(pkey), .. } => plain(404, format!(
-                "Unable to decrypt PKey.{}", pkey.as_ref().map_or(String::new(), |pkey| format!(" (PKey={pkey})")),
-            )),
-            Self::NotFound(Echo(pkey)) => plain(404, format!(
-                "Unable to find document with path '/profile/{}'", pkey.as_deref().unwrap_or_default(),
-            )),
+            Self::KeyUnreadable { pkey: Echo(pkey), .. } => {
+                plain(404, format!("Unable to decrypt PKey.{}", pkey.as_ref().map_or(String::new(), |pkey| format!(" (PKey={pkey})"))))
+            }
+            Self::NotFound(Echo(pkey)) => {
+                plain(404, format!("Unable to find document with path '/profile/{}'", pkey.as_deref().unwrap_or_default()))
+            }
             Self::KeyMismatch => plain(500, format!("{GENERAL}RST-360012 The PKey of the body is not the PKey of the URL.")),
-            Self::UnknownAttribute(Echo(name)) => general(500, name.as_ref().map_or_else(
-                || "A property is not valid for the 'profile' resource.".to_owned(),
-                |name| format!("'{name}' property is not valid for the 'profile' resource."),
-            )),
-            Self::ReadOnly(field) => general(500, format!(
-                "Cannot update the '{field}' property that is read-only\n'{field}' property is not valid for the 'profile' resource.",
-            )),
-            Self::NotInEnumeration { field, value: Echo(value) } => general(500, value.as_ref().map_or_else(
-                || format!("The value of '{field}' is not in its enumeration."),
-                |value| format!("The value '{value}' is not in the enumeration of '{field}'."),
-            )),
+            Self::UnknownAttribute(Echo(name)) => general(
+                500,
+                name.as_ref().map_or_else(
+                    || "A property is not valid for the 'profile' resource.".to_owned(),
+                    |name| format!("'{name}' property is not valid for the 'profile' resource."),
+                ),
+            ),
+            Self::ReadOnly(field) => general(
+                500,
+                format!(
+                    "Cannot update the '{field}' property that is read-only\n'{field}' property is not valid for the 'profile' resource.",
+                ),
+            ),
+            Self::NotInEnumeration { field, value: Echo(value) } => general(
+                500,
+                value.as_ref().map_or_else(
+                    || format!("The value of '{field}' is not in its enumeration."),
+                    |value| format!("The value '{value}' is not in the enumeration of '{field}'."),
+                ),
+            ),
             Self::WrongType { field, from, to } => plain(500, format!("BAS-010040 Cannot convert '{field}' (type {from}) to {to}.")),
             Self::TooLong { field, max } => general(400, format!("'{field}' is longer than {max} characters.")),
             Self::Invalid { field, must } => general(400, format!("'{field}' must be {must}.")),
             Self::Duplicate(name) => general(400, format!("{} occurs more than once.", member(name))),
-            Self::NotUtf8(name) => general(400, format!("{} is not UTF-8.", name.0.as_ref().map_or_else(|| "The body".to_owned(), |_| member(name)))),
+            Self::NotUtf8(name) => {
+                general(400, format!("{} is not UTF-8.", name.0.as_ref().map_or_else(|| "The body".to_owned(), |_| member(name))))
+            }
             Self::NotJson { line, column } => general(400, format!("The body is not JSON (line {line}, column {column}).")),
             Self::NotAnObject => general(400, "The body is not a JSON object.".to_owned()),
             Self::BodyTooLarge => general(413, format!("The body is larger than {} bytes.", super::profile::BODY_BYTES_MAX)),
@@ -215,12 +226,18 @@ mod tests {
             (CampaignError::ApiKeyInvalid, 403, 403, json!({"error_code": "403003", "message": "Api Key is invalid"})),
             (CampaignError::NotEntitled, 403, 403, json!({"error_code": "403023", "message": "Profile is not valid"})),
             (
-                CampaignError::KeyUnreadable { pkey: Echo::pkey("@bogus"), in_body: false }, 404, 404,
+                CampaignError::KeyUnreadable { pkey: Echo::pkey("@bogus"), in_body: false },
+                404,
+                404,
                 json!("Unable to decrypt PKey. (PKey=@bogus)"),
             ),
             (
-                CampaignError::UnknownAttribute(Echo::name("shoeSize")), 500, 400,
-                json!("RST-360011 An error has occurred - please contact your administrator.\n'shoeSize' property is not valid for the 'profile' resource."),
+                CampaignError::UnknownAttribute(Echo::name("shoeSize")),
+                500,
+                400,
+                json!(
+                    "RST-360011 An error has occurred - please contact your administrator.\n'shoeSize' property is not valid for the 'profile' resource."
+                ),
             ),
         ];
         for (error, adobe, strict, body) in cases {

@@ -19,8 +19,8 @@ use super::error::{CampaignError, Echo};
 use super::path::{Root, Route, is_well_formed_pkey, resolve};
 use super::profile::{self, Attributes, BODY_BYTES_MAX, Change, Computed, Mode};
 use crate::config::Compat;
-use crate::web::{App, word};
 use crate::web::auth::bearer;
+use crate::web::{App, word};
 
 /// Names the member that an error is about; the bodies keep Adobe's shape.
 const POINTER: HeaderName = HeaderName::from_static("desist-pointer");
@@ -45,7 +45,13 @@ impl Answer {
 }
 
 /// Answers every call below `/{org}/campaign/`.
-pub async fn handle(State(app): State<App>, method: Method, uri: Uri, headers: HeaderMap, body: Result<Bytes, axum::extract::rejection::BytesRejection>) -> Response {
+pub async fn handle(
+    State(app): State<App>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+) -> Response {
     let compat = app.config.load().campaign.compat;
     let target = uri.path_and_query().map_or("/", |target| target.as_str());
     match answer(&app, &method, target, &headers, body, compat).await {
@@ -99,7 +105,14 @@ fn authenticate(app: &App, headers: &HeaderMap, needed: Role) -> Result<Actor, C
     Ok(Actor::Key(number))
 }
 
-async fn answer(app: &App, method: &Method, target: &str, headers: &HeaderMap, body: Result<Bytes, axum::extract::rejection::BytesRejection>, compat: Compat) -> Result<Answer, CampaignError> {
+async fn answer(
+    app: &App,
+    method: &Method,
+    target: &str,
+    headers: &HeaderMap,
+    body: Result<Bytes, axum::extract::rejection::BytesRejection>,
+    compat: Compat,
+) -> Result<Answer, CampaignError> {
     let needed = if method == Method::GET { Role::Reader } else { Role::Writer };
     let by = authenticate(app, headers, needed)?;
     let target = resolve(target)?;
@@ -158,7 +171,8 @@ fn evidence(opt_out: bool, attributes: &Attributes) -> Vec<u8> {
     if !opt_out {
         return Vec::new();
     }
-    let identifiers: Vec<_> = profile::identifiers(attributes).into_iter().map(|(kind, value)| json!({ "kind": kind, "value": value })).collect();
+    let identifiers: Vec<_> =
+        profile::identifiers(attributes).into_iter().map(|(kind, value)| json!({ "kind": kind, "value": value })).collect();
     json!({ "kind": "opt_out", "channel": "api", "identifiers": identifiers }).to_string().into_bytes()
 }
 
@@ -190,7 +204,8 @@ async fn create(app: &App, body: &[u8], base: &str, by: Actor) -> Result<Answer,
         evidence: evidence(opt_out, &attributes),
         by,
     };
-    let accepted = app.engine.submit(Lane::Interactive, move |ctx| profiles::create(ctx, &new)).await.map_err(|failure| failed(&failure, &pkey))?;
+    let accepted =
+        app.engine.submit(Lane::Interactive, move |ctx| profiles::create(ctx, &new)).await.map_err(|failure| failed(&failure, &pkey))?;
     let shown = show(app, &pkey, base).await?;
     Ok(Answer { status: StatusCode::CREATED, receipt: receipt(app, accepted.as_ref()), ..shown })
 }
@@ -219,7 +234,9 @@ async fn patch(app: &App, pkey: &str, body: &[u8], base: &str, by: Actor, compat
     let key = identified(pkey)?;
     let own = app.engine.shared().policy.load().api_opt_in_own;
     let evidence = match ccpa_opt_out {
-        Some(true) => json!({ "kind": "opt_out", "channel": "api", "identifiers": [{ "kind": "campaign_pkey", "value": pkey }] }).to_string().into_bytes(),
+        Some(true) => json!({ "kind": "opt_out", "channel": "api", "identifiers": [{ "kind": "campaign_pkey", "value": pkey }] })
+            .to_string()
+            .into_bytes(),
         _ => Vec::new(),
     };
     // A record that is refused in part would come again and again with what was taken of it.
@@ -239,7 +256,10 @@ async fn patch(app: &App, pkey: &str, body: &[u8], base: &str, by: Actor, compat
         app.engine.shared().counts.opt_ins_refused.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = Some(word(reason));
         if compat == Compat::Strict {
-            return Ok(Answer { refused: name, ..Answer::new(StatusCode::CONFLICT, json!("the opt-out stays: only the consumer can end it")) });
+            return Ok(Answer {
+                refused: name,
+                ..Answer::new(StatusCode::CONFLICT, json!("the opt-out stays: only the consumer can end it"))
+            });
         }
         return Ok(Answer { refused: name, ..patched(pkey, base) });
     }

@@ -52,10 +52,40 @@ mod tests {
 
     /// Pieces of real bodies and paths in any order get deeper than random bytes do.
     const PIECES: &[&[u8]] = &[
-        b"{", b"}", b"[", b"]", b"\"", b":", b",", b"null", b"true", b"false", b"-1e999", b"0", b"\"email\":", b"\"a@b.co\"",
-        b"\"location\":{", b"\"city\":\"x\"", b"\"ccpaOptOut\":true", b"\"PKey\":\"@bad\"", b"\"age\":1", b"\xff", b"\\u0000",
-        b"\"birthDate\":\"2000-02-30\"", b"profileAndServices/", b"profile", b".json", b"/", b"%2F", b"%40", b"@", b"%", b"%00",
-        b"?", b"..", b"\xc3\xa9",
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b"\"",
+        b":",
+        b",",
+        b"null",
+        b"true",
+        b"false",
+        b"-1e999",
+        b"0",
+        b"\"email\":",
+        b"\"a@b.co\"",
+        b"\"location\":{",
+        b"\"city\":\"x\"",
+        b"\"ccpaOptOut\":true",
+        b"\"PKey\":\"@bad\"",
+        b"\"age\":1",
+        b"\xff",
+        b"\\u0000",
+        b"\"birthDate\":\"2000-02-30\"",
+        b"profileAndServices/",
+        b"profile",
+        b".json",
+        b"/",
+        b"%2F",
+        b"%40",
+        b"@",
+        b"%",
+        b"%00",
+        b"?",
+        b"..",
+        b"\xc3\xa9",
     ];
 
     #[test]
@@ -64,6 +94,11 @@ mod tests {
         let mut runner = TestRunner::new_with_rng(Config { cases: 4096, failure_persistence: None, ..Config::default() }, rng);
         let piece = prop_oneof![4 => proptest::sample::select(PIECES).prop_map(<[u8]>::to_vec), 1 => any::<Vec<u8>>()];
         let bytes = proptest::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat());
-        runner.run(&bytes, |bytes| { super::fuzz_campaign(&bytes); Ok(()) }).expect("no case fails");
+        runner
+            .run(&bytes, |bytes| {
+                super::fuzz_campaign(&bytes);
+                Ok(())
+            })
+            .expect("no case fails");
     }
 }

@@ -124,9 +124,8 @@ fn decode(raw: &str) -> Result<String, CampaignError> {
 
 /// Whether the text has the form of the keys given out: `@` and 24 random bytes in base64url.
 pub fn is_well_formed_pkey(text: &str) -> bool {
-    text.strip_prefix('@').is_some_and(|rest| {
-        rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    })
+    text.strip_prefix('@')
+        .is_some_and(|rest| rest.len() == 32 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)))
 }
 
 #[cfg(test)]
@@ -147,7 +146,11 @@ mod tests {
             ("/acme/campaign//profileAndServices//profile//@k-1_Z?_lineCount=1", one(plain), Some("_lineCount=1")),
             ("/acme/campaign/profileAndServices/profile.json?a=%2F", collection(plain), Some("a=%2F")),
             ("/acme/campaign/profileAndServices/profile.json/@k-1_Z", one(plain), None),
-            ("/acme/campaign/%2FprofileAndServices%2Fprofile%3F_lineCount%3D2%26_order%3Demail%2520desc", collection(plain), Some("_lineCount=2&_order=email%20desc")),
+            (
+                "/acme/campaign/%2FprofileAndServices%2Fprofile%3F_lineCount%3D2%26_order%3Demail%2520desc",
+                collection(plain),
+                Some("_lineCount=2&_order=email%20desc"),
+            ),
             ("/acme/campaign/profileAndServices%2fprofile%2F%2540k-1_Z", one(plain), None),
             ("/acme/campaign/profileAndServices%2Fprofile?a=b", collection(plain), Some("a=b")),
             ("/acme/campaign/profileAndServices/profile/%2540k-1_Z", Route::Unknown, None),
@@ -169,11 +172,19 @@ mod tests {
     #[test]
     fn urls_with_two_readings_are_refused() {
         let long = "a".repeat(TARGET_BYTES_MAX);
-        for path in ["profileAndServices/./profile", "profileAndServices/x/../profile", "profileAndServices/%2e%2E/profile",
-            "profileAndServices/profile/@a%00", "profileAndServices/profile/@a%0a", "%2FprofileAndServices%2F..%2Fprofile",
-            "%2FprofileAndServices%2Fprofile%3Fa%3D%00", "profileAndServices/profile/@%ff", "profileAndServices/profile/@%4",
-            "profileAndServices/profile/@%+1", &long]
-        {
+        for path in [
+            "profileAndServices/./profile",
+            "profileAndServices/x/../profile",
+            "profileAndServices/%2e%2E/profile",
+            "profileAndServices/profile/@a%00",
+            "profileAndServices/profile/@a%0a",
+            "%2FprofileAndServices%2F..%2Fprofile",
+            "%2FprofileAndServices%2Fprofile%3Fa%3D%00",
+            "profileAndServices/profile/@%ff",
+            "profileAndServices/profile/@%4",
+            "profileAndServices/profile/@%+1",
+            &long,
+        ] {
             assert!(matches!(resolve(&format!("/acme/campaign/{path}")), Err(CampaignError::BadUrl(_))), "{path}");
         }
         assert!(resolve("/../campaign/profileAndServices/profile").is_err());

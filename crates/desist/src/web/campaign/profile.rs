@@ -167,7 +167,9 @@ impl Field {
         if text.chars().any(|c| c.is_control() && !matches!(c, '\t' | '\n')) {
             return invalid("text without control characters");
         }
-        if let Text(max) | Name(max) = self.ty && text.chars().count() > max {
+        if let Text(max) | Name(max) = self.ty
+            && text.chars().count() > max
+        {
             return Err(CampaignError::TooLong { field, max });
         }
         match self.ty {
@@ -496,8 +498,7 @@ fn postal_address(attributes: &Attributes) -> Value {
     let place = join(&["city", "stateCode", "zipCode"].map(part), " ");
     let address = ["address1", "address2", "address3", "address4"].map(part);
     let below: Vec<&str> = address.into_iter().chain([place.as_str()]).filter(|line| !line.is_empty()).collect();
-    let lines: [&str; 6] =
-        std::array::from_fn(|at| if at == 0 { &name } else { below.get(at - 1).copied().unwrap_or_default() });
+    let lines: [&str; 6] = std::array::from_fn(|at| if at == 0 { &name } else { below.get(at - 1).copied().unwrap_or_default() });
     let mut shown = json!({
         "addrDefined": !below.is_empty(), "addrErrorCount": 0, "addrLastCheck": "", "addrQuality": "0",
         "serialized": lines.join("\n"),
@@ -626,15 +627,26 @@ mod tests {
     fn bodies_that_are_no_profile() {
         let deep = "[".repeat(100_000);
         for (bytes, text) in [
-            ("", "not JSON"), ("{", "not JSON"), ("{}x", "not JSON"), ("{\"email\":1e999}", "not JSON"), (&deep, "not JSON"),
-            ("\u{feff}{}", "not JSON"), ("[]", "not a JSON object"), ("null", "not a JSON object"),
-            ("{\"shoeSize\":44}", "'shoeSize' property is not valid"), ("{\"Email\":\"\"}", "'Email' property"),
-            ("{\"location\":{\"planet\":\"x\"}}", "'location.planet' property"), ("{\"location.city\":\"x\"}", "'location.city' property"),
+            ("", "not JSON"),
+            ("{", "not JSON"),
+            ("{}x", "not JSON"),
+            ("{\"email\":1e999}", "not JSON"),
+            (&deep, "not JSON"),
+            ("\u{feff}{}", "not JSON"),
+            ("[]", "not a JSON object"),
+            ("null", "not a JSON object"),
+            ("{\"shoeSize\":44}", "'shoeSize' property is not valid"),
+            ("{\"Email\":\"\"}", "'Email' property"),
+            ("{\"location\":{\"planet\":\"x\"}}", "'location.planet' property"),
+            ("{\"location.city\":\"x\"}", "'location.city' property"),
             ("{\"location\":{\"city\":{\"a\":1}}}", "Cannot convert 'location.city' (type item) to text"),
-            ("{\"rosa@example.org\":1}", "A property is not valid"), ("{\"x\":[{\"a\":1,\"a\":2}]}", "'x.a' occurs more than once"),
-            ("{\"gender\":\"other\"}", "'other' is not in the enumeration of 'gender'"), ("{\"timeZone\":\"Europe/Paris\"}", "of 'timeZone'"),
+            ("{\"rosa@example.org\":1}", "A property is not valid"),
+            ("{\"x\":[{\"a\":1,\"a\":2}]}", "'x.a' occurs more than once"),
+            ("{\"gender\":\"other\"}", "'other' is not in the enumeration of 'gender'"),
+            ("{\"timeZone\":\"Europe/Paris\"}", "of 'timeZone'"),
             ("{\"birthDate\":\"2001-02-29\"}", "BAS-010040 Cannot convert 'birthDate' (type text) to date"),
-            ("{\"birthDate\":\"2001-2-9\"}", "to date"), ("{\"birthDate\":\"+001-02-03\"}", "to date"),
+            ("{\"birthDate\":\"2001-2-9\"}", "to date"),
+            ("{\"birthDate\":\"+001-02-03\"}", "to date"),
             ("{\"email\":\"rosa\"}", "'email' must be an e-mail address"),
             ("{\"age\":3}", "Cannot update the 'age' property that is read-only\n'age' property is not valid"),
         ] {
@@ -676,19 +688,29 @@ mod tests {
     fn a_profile_is_shown_whole() {
         let parse = |value: Value| parse_body(value.to_string().as_bytes(), Mode::Create).expect("good").attributes;
         let mut attributes = Attributes::default();
-        apply(&mut attributes, parse(json!({
-            "firstName": " Rosa ", "lastName": "Vega", "email": "rosa.vega@example.org", "birthDate": "1985-02-11", "gender": "female",
-            "location": {"address3": "12 Elm St", "city": "Fresno", "countryCode": "US", "stateCode": "CA"},
-            "phone": "call after six", "mobilePhone": "(559) 234-5678", "externalId": "C-1",
-        })), 0);
+        apply(
+            &mut attributes,
+            parse(json!({
+                "firstName": " Rosa ", "lastName": "Vega", "email": "rosa.vega@example.org", "birthDate": "1985-02-11", "gender": "female",
+                "location": {"address3": "12 Elm St", "city": "Fresno", "countryCode": "US", "stateCode": "CA"},
+                "phone": "call after six", "mobilePhone": "(559) 234-5678", "externalId": "C-1",
+            })),
+            0,
+        );
         assert!(apply(&mut attributes, parse(json!({"location": {"zipCode": "93701"}})), 0), "a location merges");
         assert!(!apply(&mut attributes, parse(json!({"location": {"zipCode": "93701"}, "fax": ""})), 0));
         let computed = Computed {
-            pkey: PKEY, href_base: "https://optout.example.com/acme/campaign/profilesAndServices", created_ms: 1_768_066_800_000,
-            modified_ms: 1_772_442_907_120, opt_out: true, opt_out_modified_ms: Some(1_772_442_907_120), crypted_id: "c2FtcGxlLW9ubHk=",
+            pkey: PKEY,
+            href_base: "https://optout.example.com/acme/campaign/profilesAndServices",
+            created_ms: 1_768_066_800_000,
+            modified_ms: 1_772_442_907_120,
+            opt_out: true,
+            opt_out_modified_ms: Some(1_772_442_907_120),
+            crypted_id: "c2FtcGxlLW9ubHk=",
         };
         let shown = render(&attributes, &computed, jiff::civil::date(2026, 3, 2));
-        let expected: Value = serde_json::from_str(&SHOWN.replace("/PK", &format!("/{PKEY}")).replace("\"PK\"", &format!("\"{PKEY}\""))).expect("JSON");
+        let expected: Value =
+            serde_json::from_str(&SHOWN.replace("/PK", &format!("/{PKEY}")).replace("\"PK\"", &format!("\"{PKEY}\""))).expect("JSON");
         assert_eq!(shown, expected);
         assert_eq!(shown.as_object().map(Map::len), Some(FIELDS.len() - 9), "all but acsId and the parts of location");
         assert_eq!(render_patch_answer(&computed), json!({"PKey": PKEY, "href": shown["href"]}));
