@@ -1,5 +1,5 @@
-//! Every limit of desist that is a number, with its reason. One file, so that nobody has to look
-//! for a bound; `tests/limits.rs` of the crates that enforce them reaches each.
+//! The limits of the rules, each with its reason. Limits of the binary are in its own `limits.rs`;
+//! one that only a single file knows stands in that file.
 
 /// Longest identifier value in bytes of its normal form; longer ones are not identifiers (an e-mail
 /// address has at most 254, RFC 5321 4.5.3.1.3).

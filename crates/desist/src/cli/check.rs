@@ -8,7 +8,7 @@ use desist_engine::vault::{self, Vault};
 use desist_store::Readers as _;
 use desist_store::sqlite::SqliteReaders;
 
-use super::connect::{config, config_path};
+use super::connect::{config_path, needs_store};
 use super::{CliError, Finding, OutputArgs, StoreArgs, print_json, say};
 use crate::config::Config;
 
@@ -31,32 +31,15 @@ pub fn run(args: &CheckArgs) -> Result<Finding, CliError> {
     let mut found = Vec::new();
     let file = config_path(&args.store);
     match file.as_ref().map(|path| Config::load(path)) {
+        // A file that cannot be read is no finding about its content.
+        Some(Err(error)) if error.line == 0 => return Err(error.into()),
         Some(Err(error)) => found.push(error.to_string()),
         Some(Ok(config)) => found.extend(config.check().iter().map(ToString::to_string)),
-        None if args.config_only => {
-            config(&args.store)?;
-            return Err(CliError::said("--config: there is no configuration file to check; name one"));
-        }
+        None if args.config_only => return Err(CliError::said("--config: there is no configuration file to check; name one")),
         None => {}
     }
     if !args.config_only {
-        let readers = SqliteReaders::open_read_only(&args.store.data)?;
-        let bar = indicatif::ProgressBar::new(0).with_style(bar_style("entries"));
-        readers.read(&mut |read| {
-            found.extend(desist_store::check(read, &mut |done, all| {
-                bar.set_length(all);
-                bar.set_position(done);
-            })?);
-            if let Some(expected) = fingerprints(read)? {
-                let keys = args.store.keys.clone().unwrap_or_else(|| args.store.data.join("keys"));
-                match Secrets::open(&keys, Some(&expected), &System) {
-                    Ok(secrets) => found.extend(vault::check(read, &Vault::new(&secrets.master))?),
-                    Err(error) => found.push(format!("the vault was not opened: {error}")),
-                }
-            }
-            Ok(())
-        })?;
-        bar.finish_and_clear();
+        found.extend(examine(&args.store)?);
     }
     if args.output.json {
         print_json(&serde_json::json!({ "clean": found.is_empty(), "found": found }))?;
@@ -68,6 +51,42 @@ pub fn run(args: &CheckArgs) -> Result<Finding, CliError> {
         }
     }
     Ok(if found.is_empty() { Finding::Yes } else { Finding::No })
+}
+
+/// Compares the store's state with its log, and opens everything in its vault. Returns what does not fit.
+pub fn examine(args: &StoreArgs) -> Result<Vec<String>, CliError> {
+    needs_store(args)?;
+    let readers = SqliteReaders::open_read_only(&args.data)?;
+    let mut found = Vec::new();
+    let mut secrets = Ok(None);
+    let bar = indicatif::ProgressBar::new(0).with_style(bar_style("entries"));
+    readers.read(&mut |read| {
+        if let Some(wrong) =
+            args.business.as_ref().filter(|given| read.meta("business").is_ok_and(|stored| stored.as_deref() != Some(given.as_bytes())))
+        {
+            secrets = Err(CliError::said(format!(
+                "--business: this store is not that of {wrong:?}; leave the flag out, or give --data another directory"
+            )));
+            return Ok(());
+        }
+        found.extend(desist_store::check(read, &mut |done, all| {
+            bar.set_length(all);
+            bar.set_position(done);
+        })?);
+        if let Some(expected) = fingerprints(read)? {
+            let keys = args.keys.clone().unwrap_or_else(|| args.data.join("keys"));
+            match Secrets::open(&keys, Some(&expected), &System) {
+                Ok(opened) => {
+                    found.extend(vault::check(read, &Vault::new(&opened.master))?);
+                    secrets = Ok(Some(opened));
+                }
+                Err(error) => secrets = Err(CliError::said(error.to_string())),
+            }
+        }
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    secrets.map(|_| found)
 }
 
 /// How long work is shown.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
-use desist_engine::engine::{Engine, OpenStore, Options, Policy};
+use desist_engine::engine::{Engine, OpenError, OpenStore, Options, Policy};
 use desist_engine::env::System;
 use desist_store::sqlite::SqliteStore;
 use desist_store::{Store, StoreError};
@@ -21,6 +21,7 @@ use tower::ServiceExt as _;
 
 use super::{CliError, StoreArgs};
 use crate::config::{ApiOptIn, Config};
+use crate::web::control::StatusAnswer;
 use crate::web::problem::Problem;
 use crate::web::{App, control};
 
@@ -46,11 +47,31 @@ pub struct Refused(pub Problem);
 
 impl From<Refused> for CliError {
     fn from(Refused(problem): Refused) -> Self {
-        match problem.pointer {
-            Some(pointer) if !pointer.is_empty() => Self::said(format!("{}: {}", pointer.trim_start_matches('/'), problem.title)),
-            _ => Self::said(problem.title),
-        }
+        // Members of the body come from flags of the command; people know those.
+        let pointer = problem.pointer.unwrap_or_default();
+        let mut members = pointer.split('/').skip(1);
+        let flag = match (members.next(), members.next().and_then(|place| place.parse::<usize>().ok())) {
+            (Some("purpose" | "purposes"), _) => "--purpose: ".to_owned(),
+            (Some("received_at"), _) => "--received-at: ".to_owned(),
+            (Some("agent"), _) => "--agent: ".to_owned(),
+            (Some("channel"), _) => "--channel: ".to_owned(),
+            (Some("name"), _) => "--name: ".to_owned(),
+            (Some("identifiers"), Some(place)) => format!("KIND:VALUE number {}: ", place + 1),
+            _ => String::new(),
+        };
+        Self::said(format!("{flag}{}", problem.title))
     }
+}
+
+/// A mistyped directory must not become a new, empty store that takes opt-outs in.
+pub fn needs_store(args: &StoreArgs) -> Result<(), CliError> {
+    if args.data.join(desist_store::sqlite::FILE).exists() {
+        return Ok(());
+    }
+    Err(CliError::said(format!(
+        "--data: there is no store in {}; name its directory, or make one with `desist serve --data {0}`",
+        args.data.display()
+    )))
 }
 
 /// A runtime for one command.
@@ -115,15 +136,16 @@ impl Local {
         let runtime = runtime()?;
         let socket = args.data.join(SOCKET);
         if runtime.block_on(UnixStream::connect(&socket)).is_ok() {
-            return Ok(Self { runtime, way: Way::Socket(socket) });
+            let server = Self { runtime, way: Way::Socket(socket) };
+            if let Some(given) = &args.business {
+                let status: StatusAnswer = server.call(Method::GET, "/control/status", None::<&()>)??;
+                if status.business != *given {
+                    return Err(OpenError::OtherBusiness { stored: status.business, given: given.clone() }.into());
+                }
+            }
+            return Ok(server);
         }
-        // A mistyped directory must not become a new, empty store that takes opt-outs in.
-        if !args.data.join(desist_store::sqlite::FILE).exists() {
-            return Err(CliError::said(format!(
-                "--data: there is no store in {}; name its directory, or make one with `desist serve --data {0}`",
-                args.data.display()
-            )));
-        }
+        needs_store(args)?;
         let config = config(args)?;
         let (engine, _) = open(args, &config)?;
         let app = App::new(engine.clone(), config, false, Arc::new(|_| Err("no server runs here".to_owned())));

@@ -7,15 +7,14 @@ use axum::body::Body;
 use axum::http::{Method, Request, header};
 use clap::Args;
 use desist_core::identifier::{Identifier, Kind};
-use desist_store::Readers as _;
-use desist_store::sqlite::SqliteReaders;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::check::examine;
 use super::connect::{exchange, runtime};
 use super::serve::{self, ServeArgs, Server};
-use super::{CliError, Finding, say};
+use super::{CliError, Finding, StoreArgs, say};
 
 /// `desist demo`
 #[derive(Debug, Args)]
@@ -117,11 +116,8 @@ fn play(directory: &Path) -> Result<Story, CliError> {
 
     say("\n7. The state is what the log says.");
     say(&format!("$ desist check --data {}", directory.display()));
-    let mut found = Vec::new();
-    SqliteReaders::open_read_only(directory)?.read(&mut |read| {
-        found = desist_store::check(read, &mut |_, _| {})?;
-        Ok(())
-    })?;
+    let args = StoreArgs { data: directory.to_owned(), business: None, keys: None, config: None };
+    let found = examine(&args)?;
     if let Some(problem) = found.first() {
         return Err(CliError::said(format!("the check found: {problem}")));
     }
@@ -130,7 +126,7 @@ fn play(directory: &Path) -> Result<Story, CliError> {
 }
 
 impl Story {
-    /// Sends a request over the network, prints it and its answer (the members named in `shown`).
+    /// Sends a request over the network, prints it and its answer (the members named in `shown`, and a mark if there are more).
     fn call(&self, method: &Method, path: &str, body: Option<&Value>, shown: &[&str]) -> Result<Value, CliError> {
         let text = body.map(Value::to_string).unwrap_or_default();
         say(&format!("> {method} {path}"));
@@ -152,7 +148,8 @@ impl Story {
         })?;
         let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
         let members: Vec<_> = shown.iter().filter_map(|name| Some(format!("{}: {}", json!(name), answer.get(name)?))).collect();
-        say(&format!("< {status} {{ {} }}", members.join(", ")));
+        let more = if answer.as_object().is_some_and(|all| all.len() > members.len()) { ", …" } else { "" };
+        say(&format!("< {status} {{ {}{more} }}", members.join(", ")));
         if !status.is_success() {
             return Err(CliError::said("the story went wrong here; please report it"));
         }

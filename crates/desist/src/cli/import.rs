@@ -200,7 +200,7 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
     let columns = Columns::new(args.columns).map_err(|error| CliError::said(format!("--column: {error}")))?;
     let name = args.file.display().to_string();
     let unreadable = |error: FileError| CliError::said(format!("{name}: {error}"));
-    let open = || File::open(&args.file).map_err(CliError::io(&name));
+    let open = || File::open(&args.file).map_err(CliError::io(format!("FILE: {name} cannot be read; name a CSV file")));
     let file = open()?;
     let metadata = file.metadata().map_err(CliError::io(&name))?;
     if !metadata.is_file() {
@@ -238,7 +238,7 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
         } else {
             say(&format!("already imported: {accepted} of {rows} rows were taken, {refused} were refused; nothing was changed"));
         }
-        return Ok(Finding::Yes);
+        return Ok(if refused == 0 { Finding::Yes } else { Finding::No });
     }
     let start = before.filter(|_| !args.dry_run).map_or(0, |before| before.rows);
     if start > 0 {

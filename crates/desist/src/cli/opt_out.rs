@@ -4,6 +4,7 @@ use axum::http::Method;
 use clap::Args;
 use desist_core::fact::{Channel, RequestKind};
 use desist_core::identifier::Kind;
+use desist_core::purpose::{PurposeSet, Purposes};
 
 use super::connect::Local;
 use super::{CliError, Finding, OutputArgs, StoreArgs, print_json, say};
@@ -61,6 +62,11 @@ pub fn run(args: OptOutArgs) -> Result<Finding, CliError> {
         CliError::said(format!("--channel: not a channel; use one of: {}", known.join(", ")))
     })?;
     let dated = args.received_at.is_some();
+    let purposes = match (args.purposes.is_empty(), args.limit) {
+        (false, _) => args.purposes.join(", "),
+        (true, true) => Purposes::default().names(PurposeSet::LIMIT_SENSITIVE).join(", "),
+        (true, false) => Purposes::default().names(PurposeSet::OPT_OUT_DEFAULT).join(", "),
+    };
     let body = RequestBody {
         kind: if args.limit { RequestKind::Limit } else { RequestKind::OptOut },
         purposes: Some(args.purposes).filter(|purposes| !purposes.is_empty()),
@@ -77,9 +83,9 @@ pub fn run(args: OptOutArgs) -> Result<Finding, CliError> {
     } else {
         // An act of an earlier day does not undo an opt-in that the consumer made since.
         let effect = if dated {
-            "recorded as of that time; an opt-in made since then stands"
+            "recorded as of that time; an opt-in made since then stands".to_owned()
         } else {
-            "recorded; every decision denies from now on"
+            format!("recorded; every decision about {purposes} denies from now on")
         };
         say(&format!(
             "{effect}\n  receipt code  {}\n  deadline      {} (by the other calendar {})\n  log entry     {}",

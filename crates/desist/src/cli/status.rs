@@ -9,7 +9,7 @@ use crate::web::control::StatusAnswer;
 
 /// `desist status`
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 0: nothing needs a person, 1: an alarm stands.")]
+#[command(after_help = "Exit code 0: nothing needs a person, 1: something does.")]
 pub struct StatusArgs {
     #[command(flatten)]
     store: StoreArgs,
@@ -19,7 +19,7 @@ pub struct StatusArgs {
 
 pub fn run(args: &StatusArgs) -> Result<Finding, CliError> {
     let status: StatusAnswer = Local::connect(&args.store)?.call(Method::GET, "/control/status", None::<&()>)??;
-    let finding = if status.alarms.is_empty() { Finding::Yes } else { Finding::No };
+    let finding = if status.alarms.is_empty() && status.unreached_total == 0 { Finding::Yes } else { Finding::No };
     if args.output.json {
         print_json(&status)?;
         return Ok(finding);
@@ -32,7 +32,7 @@ pub fn run(args: &StatusArgs) -> Result<Finding, CliError> {
     ));
     say(&format!("  people    {} identifiers denied, {} Campaign profiles", status.denied_identifiers, status.profiles));
     if status.unreached_total > 0 {
-        say(&format!("  look at   {} requests named an identifier that too many people share:", status.unreached_total));
+        say(&format!("  look at   requests that named an identifier which too many people share: {}", status.unreached_total));
         for request in &status.unreached {
             say(&format!("            {} due {}", request.id, request.deadline));
         }

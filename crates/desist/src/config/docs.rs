@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 use super::{Config, error};
 
 const STARTER: &str = r#"## The configuration of desist for the business __BUSINESS__. Every setting is optional; a line that starts with a
-## single # shows a setting with its default or an example. After a change: `desist check --config desist.toml`, then
+## single # shows a setting with its default or an example. After a change: `desist check --config-only`, then
 ## `desist reload`. All settings are explained in docs/configuration.md. Keep this file under version control.
 
 [campaign]
@@ -81,7 +81,7 @@ pub fn reference_markdown() -> String {
         "# Configuration\n\n<!-- Generated from the types; `UPDATE=1 cargo test -p desist --lib config` writes it. -->\n\n\
          `desist.toml` is read at start and at `desist reload`, which takes all of a changed file or nothing. Flags and\n\
          `DESIST_...` variables go before the file. An unknown key, a bad value and a file above 1 MiB are errors that name\n\
-         file, line, column, the wrong value and the allowed ones; `desist check --config FILE` reports them, and settings\n\
+         file, line, column, the wrong value and the allowed ones; `desist check --config-only --config FILE` reports them, and settings\n\
          that serve but are not fit for production, without starting anything.\n",
     );
     table(&mut page, "", &schema());

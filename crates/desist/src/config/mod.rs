@@ -177,7 +177,7 @@ impl Config {
         self.source.errors(vec![("server.private".to_owned(), problem)]).pop()
     }
 
-    /// What `check --config` finds in a file that loads: settings that serve, but not as meant in production.
+    /// What `desist check` finds in a file that loads: settings that serve, but not as meant in production.
     pub fn check(&self) -> Vec<ConfigError> {
         let mut found = Vec::new();
         let mut public = |path: String, url: &BaseUrl| {

@@ -137,7 +137,8 @@ pub fn endpoints() -> Vec<Endpoint> {
             .idempotent(),
         Endpoint::new(M::POST, "/v1/decisions", "Decide for one person or for up to 10,000", post(decisions::decide))
             .body::<decisions::DecisionBody>()
-            .answers::<decisions::OneOrMany>(200),
+            .answers::<decisions::OneOrMany>(200)
+            .signals(),
         Endpoint::new(M::POST, "/v1/identifiers/link", "State that identifiers are one person's", post(identifiers::link))
             .body::<identifiers::IdentifiersBody>()
             .answers::<identifiers::LinkAnswer>(200)

@@ -23,6 +23,7 @@ pub struct Endpoint {
     body: Option<SchemaOf>,
     answer: (u16, &'static str, Option<SchemaOf>),
     idempotent: bool,
+    signals: bool,
 }
 
 fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
@@ -32,7 +33,7 @@ fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
 impl Endpoint {
     /// An endpoint without a body.
     pub fn new(method: Method, path: &'static str, summary: &'static str, route: MethodRouter<App>) -> Self {
-        Self { method, path, route, summary, body: None, answer: (200, "application/json", None), idempotent: false }
+        Self { method, path, route, summary, body: None, answer: (200, "application/json", None), idempotent: false, signals: false }
     }
 
     /// With this JSON body.
@@ -59,6 +60,12 @@ impl Endpoint {
         Self { answer: (200, "text/plain", None), ..self }
     }
 
+    /// Honouring `Sec-GPC`.
+    #[must_use]
+    pub fn signals(self) -> Self {
+        Self { signals: true, ..self }
+    }
+
     /// Taking an `Idempotency-Key`.
     #[must_use]
     pub fn idempotent(self) -> Self {
@@ -74,6 +81,9 @@ impl Endpoint {
             .collect();
         if self.idempotent {
             parameters.push(json!({ "name": "Idempotency-Key", "in": "header", "required": false, "schema": { "type": "string", "maxLength": crate::limits::IDEMPOTENCY_KEY_BYTES_MAX } }));
+        }
+        if self.signals {
+            parameters.push(json!({ "name": "Sec-GPC", "in": "header", "required": false, "description": "`1` from the consumer's browser: counts for a single decision", "schema": { "type": "string" } }));
         }
         let (status, kind, schema) = self.answer;
         let content = match (kind, schema) {

@@ -833,3 +833,22 @@ fn every_member_of_every_body_is_checked_and_named() {
     assert_eq!(status["entries"], before);
     assert_eq!(server.send("GET", "/v1/keys", b"", &[]).json()["keys"].as_array().unwrap().len(), 1);
 }
+
+#[test]
+fn a_health_check_writes_at_most_once_a_second_and_never_into_the_log() {
+    let server = Server::start();
+    let commits = || {
+        let text = support::send("GET", &format!("{}/metrics", server.private), b"", &[]).text;
+        let line = text.lines().find(|line| line.starts_with("desist_commits_total ")).expect("the counter is there").to_owned();
+        line.split(' ').nth(1).and_then(|number| number.parse::<u64>().ok()).expect("a number")
+    };
+    let log = entries(&server);
+    let (before, started) = (commits(), std::time::Instant::now());
+    for _ in 0..20 {
+        assert_eq!(support::send("GET", &format!("{}/healthz", server.private), b"", &[]).status, 200);
+    }
+    let seconds = started.elapsed().as_secs();
+    let written = commits() - before;
+    assert!((1..=seconds + 2).contains(&written), "{written} commits in {seconds} s");
+    assert_eq!(entries(&server), log);
+}

@@ -166,7 +166,7 @@ fn the_same_file_again_changes_nothing() {
         ],
     ] {
         let (code, answer) = report(&server.data, &file, again);
-        assert_eq!((code, answer), (0, json!({ "already_imported": true, "dry_run": false, "rows": 4, "accepted": 3, "refused": 1 })));
+        assert_eq!((code, answer), (1, json!({ "already_imported": true, "dry_run": false, "rows": 4, "accepted": 3, "refused": 1 })));
     }
     assert_eq!((status(&server.data), files.errors()), (before, errors));
     clean(&server.data);

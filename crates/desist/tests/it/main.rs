@@ -4,6 +4,7 @@ mod support;
 
 mod api;
 mod campaign;
+mod demo;
 mod deploy;
 mod dist;
 mod durability;
