@@ -104,9 +104,13 @@ impl Graph {
     /// The subjects that hold an identifier: none if it is shared, since nothing passes through it.
     pub fn holders<R: Records + ?Sized>(&mut self, records: &mut R, no: IdentifierNo) -> Result<Vec<SubjectNo>, R::Error> {
         match self.identifier(records, no)? {
-            Some(identifier) if !identifier.shared && identifier.holders > 0 => {}
-            _ => return Ok(Vec::new()),
+            Some(identifier) if !identifier.shared && identifier.holders > 0 => self.all_holders(records, no),
+            _ => Ok(Vec::new()),
         }
+    }
+
+    /// The same, also where nothing passes through the identifier.
+    pub fn all_holders<R: Records + ?Sized>(&mut self, records: &mut R, no: IdentifierNo) -> Result<Vec<SubjectNo>, R::Error> {
         let mut holders: BTreeSet<_> = records.holders(no)?.into_iter().collect();
         for ((_, subject), holds) in self.holds_by_identifier.range((no, SubjectNo(0))..=(no, SubjectNo(u64::MAX))) {
             if *holds {

@@ -310,6 +310,7 @@ impl Batch {
         subject: SubjectNo,
         named: &[Named],
         by: Actor,
+        always: bool,
     ) -> Result<Vec<IdRef>, R::Error> {
         let mut all = Vec::with_capacity(named.len());
         let mut missing = Vec::new();
@@ -322,7 +323,7 @@ impl Batch {
                 }
             }
         }
-        if !missing.is_empty() && self.graph.has_room(records, subject, missing.len() as u64)? {
+        if !missing.is_empty() && (always || self.graph.has_room(records, subject, missing.len() as u64)?) {
             self.emit(records, Fact::Linked { subject, identifiers: missing, by })?;
         }
         Ok(all)
@@ -352,7 +353,7 @@ impl Batch {
             subject = Some(self.new_subject());
         }
         let identifiers = match subject {
-            Some(subject) => self.link_named(records, subject, &act.named, act.by)?,
+            Some(subject) => self.link_named(records, subject, &act.named, act.by, false)?,
             None => self.identify_all(records, &act.named)?,
         };
         let mut unreached = Vec::new();
@@ -384,6 +385,11 @@ impl Batch {
             return Ok(Err(Refused::NoPurpose));
         }
         let named = distinct(named);
+        // Without an account several identifiers prove nothing: anybody can name somebody's e-mail with
+        // a device of his own, and would answer for all that belongs to the two.
+        if named.len() > 1 && !named.iter().any(|one| one.kind.names_subject()) {
+            return Ok(Err(Refused::NotOneSubject));
+        }
         let candidates = self.candidates(records, &named)?;
         let subject = candidates.first().copied();
         match subject {
@@ -483,7 +489,7 @@ impl Batch {
             Some(subject) => subject,
             None => self.new_subject(),
         };
-        self.link_named(records, subject, named, by)?;
+        self.link_named(records, subject, named, by, false)?;
         Ok(Ok((self.counters.entries > before).then_some(self.counters.entries)))
     }
 
@@ -538,7 +544,7 @@ impl Batch {
         if !ended.is_empty() {
             self.emit(records, Fact::Unlinked { subject, identifiers: ended, by })?;
         }
-        self.link_named(records, subject, new, by)?;
+        self.link_named(records, subject, new, by, true)?;
         Ok(())
     }
 

@@ -19,6 +19,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::env::{Env, random};
 use crate::index::DecisionIndex;
+use crate::intake::SignalsSeen;
 use crate::queue::{Lane, Queue};
 use crate::secrets::{SecretError, Secrets, hash};
 use crate::vault::{CannotOpen, Vault};
@@ -254,6 +255,8 @@ pub struct Shared {
     pub keys: ArcSwap<KeyTable>,
     /// Counters.
     pub counts: Counts,
+    /// Whose signals were looked at in this run.
+    pub signals_seen: SignalsSeen,
     pub(crate) queue: Queue<Box<dyn Job>>,
     pub(crate) lookup: LookupKeys,
     pub(crate) readers: Box<dyn Readers>,
@@ -326,6 +329,7 @@ impl Engine {
             purposes: ArcSwap::from_pointee(purposes),
             keys: ArcSwap::from_pointee(keys),
             counts: Counts::default(),
+            signals_seen: SignalsSeen::default(),
             queue: Queue::default(),
             readers,
             applied: watch::Sender::new(applied),

@@ -4,7 +4,8 @@ use desist_core::calendar::{CCPA_BUSINESS_DAYS, deadlines};
 use desist_core::decision::Context;
 use desist_core::fact::{Actor, Channel, Digest, Fact, RequestId, RequestKind};
 use desist_core::limits::{CONFIRM_SECONDS_MAX, NAMED_MAX};
-use desist_core::mark::{Class, SubjectNo};
+use desist_core::lookup::LookupKey;
+use desist_core::mark::{Class, Line, SubjectNo};
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::{Named, OptInAsk, OptInTarget, OptOut, Recorded, Refused};
 use desist_store::{ImportRow, Owner, Remembered, RequestRow, Status, StoreError};
@@ -330,18 +331,18 @@ impl Engine {
         if !context.gpc {
             return;
         }
-        let unrecorded = |one: &&Named| is_recorded_for_signals(one.kind) && !self.verdict(one).denied.contains(PurposeSet::GPC);
-        if !named.iter().any(|one| unrecorded(&one)) {
+        let named: Vec<Named> = named.iter().filter(|one| is_recorded_for_signals(one.kind)).copied().collect();
+        // Who is denied already is looked at once: it may be the word of an API client alone, which that
+        // client could end, and the consumer's own must stand then.
+        let denied = |one: &Named| self.verdict(one).denied.contains(PurposeSet::GPC);
+        if named.iter().all(|one| denied(one) && self.shared().signals_seen.contains(&one.key)) {
             return;
         }
-        let named: Vec<Named> = named.iter().filter(|one| is_recorded_for_signals(one.kind)).copied().collect();
-        self.submit_and_forget(Lane::Bulk, move |ctx| {
+        let keys: Vec<_> = named.iter().map(|one| one.key).collect();
+        let taken = self.submit_and_forget(Lane::Bulk, move |ctx| {
             let mut known = true;
             for one in &named {
-                known &= match ctx.batch.find(ctx.write, &one.key)? {
-                    Some(no) => ctx.batch.graph().verdict(ctx.write, no)?.denied.contains(PurposeSet::GPC),
-                    None => false,
-                };
+                known &= said_by_other_than_api(ctx, one)?;
             }
             if !known {
                 let new = NewRequest {
@@ -357,5 +358,50 @@ impl Engine {
             }
             Ok(Ok(()))
         });
+        if taken {
+            self.shared().signals_seen.insert(&keys);
+        }
+    }
+}
+
+/// Whether the identifier's own line, or that of the account it names, denies what a signal denies
+/// even without what an API client said.
+fn said_by_other_than_api(ctx: &mut Ctx<'_>, one: &Named) -> Result<bool, StoreError> {
+    let Some(no) = ctx.batch.find(ctx.write, &one.key)? else { return Ok(false) };
+    let graph = ctx.batch.graph();
+    let own = |line: &Line| line.without_api_but(Class::Consumer).denied();
+    let mut denied = graph.identifier(ctx.write, no)?.map_or(PurposeSet::EMPTY, |row| own(&row.line));
+    if one.kind.names_subject() {
+        for holder in graph.holders(ctx.write, no)? {
+            denied = denied.union(own(&graph.subject(ctx.write, holder)?.line));
+        }
+    }
+    Ok(denied.contains(PurposeSet::GPC))
+}
+
+/// Most identifiers whose signal was looked at and that are remembered; then all are forgotten, which
+/// only costs another look.
+const SIGNALS_SEEN_MAX: usize = 65_536;
+
+/// The identifiers whose signal was handed to the writer in this run.
+#[derive(Default)]
+pub struct SignalsSeen(std::sync::Mutex<std::collections::HashSet<LookupKey>>);
+
+impl SignalsSeen {
+    fn lock(&self) -> std::sync::MutexGuard<'_, std::collections::HashSet<LookupKey>> {
+        // A set is whole at every point where a panic could happen.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn contains(&self, key: &LookupKey) -> bool {
+        self.lock().contains(key)
+    }
+
+    fn insert(&self, keys: &[LookupKey]) {
+        let mut seen = self.lock();
+        if seen.len() + keys.len() > SIGNALS_SEEN_MAX {
+            seen.clear();
+        }
+        seen.extend(keys);
     }
 }

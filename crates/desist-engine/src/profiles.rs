@@ -227,7 +227,7 @@ pub fn delete(ctx: &mut Ctx<'_>, pkey: &Identifier, by: Actor) -> Outcome<()> {
 /// The profile that a key was given to, as of this point in the batch.
 fn find_in_batch(ctx: &mut Ctx<'_>, pkey: &Identifier) -> Outcome<Found> {
     let holders = match ctx.batch.find(ctx.write, &ctx.shared.lookup.key_of(pkey))? {
-        Some(no) => ctx.batch.graph().holders(ctx.write, no)?,
+        Some(no) => ctx.batch.graph().all_holders(ctx.write, no)?,
         None => Vec::new(),
     };
     find(ctx.write, ctx.shared, pkey, &holders)

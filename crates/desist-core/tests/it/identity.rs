@@ -598,3 +598,32 @@ fn people_who_are_named_with_one_telephone_stay_different_people() {
     world.opts_out(&[email(10), cookie(1)]);
     assert_eq!(world.counters.subjects, 11);
 }
+
+#[test]
+fn naming_somebodys_e_mail_with_a_device_of_ones_own_opts_nobody_in() {
+    let mut world = World::new();
+    let home = email(1);
+    world.opts_out(&[home, cookie(1)]);
+    world.opts_out(&[home, cookie(2)]);
+    assert_eq!(world.ask(&[home, cookie(2)], Channel::Form), Err(Refused::NotOneSubject));
+    assert!(world.denied(home) && world.denied(cookie(1)) && world.denied(cookie(2)));
+
+    let (pkey, line) = (id(Kind::CampaignPkey, 1), phone(1));
+    let profile = world.profile(&[pkey, email(2), line]);
+    world.api_true(profile, &[pkey]);
+    assert_eq!(world.ask(&[email(2), line], Channel::Form), Err(Refused::NotOneSubject));
+    assert!(world.denied(pkey));
+}
+
+#[test]
+fn a_full_profile_still_holds_the_e_mail_that_it_has() {
+    let mut world = World::new();
+    let pkey = id(Kind::CampaignPkey, 1);
+    let profile = world.profile(&[pkey, email(1)]);
+    for n in 0..HELD_MAX as u32 {
+        let _ = world.link(&[pkey, cookie(n)]);
+    }
+    world.update(profile, &[pkey, email(1)], &[pkey, email(2), phone(2)]);
+    world.opts_out(&[email(2)]);
+    assert!(world.denied(pkey));
+}

@@ -5,8 +5,10 @@ use desist_core::fact::{Actor, Channel, Fact};
 use desist_core::identifier::Kind;
 use desist_core::purpose::PurposeSet;
 use desist_engine::engine::Engine;
+use desist_engine::intake::{self, NewRequest};
+use desist_engine::queue::Lane;
 
-use crate::support::{Home, START, audit, email, facts_after, hang, is_denied, log, named, settle};
+use crate::support::{Home, START, audit, email, facts_after, hang, is_denied, log, named, opt_out, settle, submit};
 
 const GPC: Context = Context { gpc: true, age_band: None };
 
@@ -80,5 +82,24 @@ fn a_count_that_was_not_made_durable_is_kept_for_the_next_time() {
     engine.record_signals().expect_err("the store fails");
     engine.record_signals().expect("recorded");
     assert_eq!(counted(&engine), [(START.div_euclid(86_400), 1)]);
+    engine.close();
+}
+
+#[test]
+fn a_signal_counts_although_an_api_client_denied_before() {
+    let home = Home::new(5);
+    let engine = home.open();
+    let account = named(&engine, Kind::CampaignPkey, "p1");
+    // The account exists and an API client denied everything that a signal would.
+    let device = named(&engine, Kind::DeviceId, "d1");
+    engine.submit_blocking(Lane::Interactive, move |ctx| intake::link(ctx, &[account, device], Actor::Key(1))).unwrap();
+    submit(&engine, NewRequest { channel: Channel::Api, ..opt_out(vec![account]) }).unwrap();
+    assert!(is_denied(&engine, PurposeSet::GPC, &[account]));
+    let before = log(&engine).len() as u64;
+    for _ in 0..3 {
+        engine.note_signal(&[account], GPC, Actor::Key(1));
+        settle(&engine);
+    }
+    assert_eq!(facts_after(&engine, before), ["opted_out"]);
     engine.close();
 }

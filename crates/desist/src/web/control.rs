@@ -66,6 +66,10 @@ pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>
     if body.rows.len() > IMPORT_ROWS_MAX {
         return Err(Problem::invalid("/rows", format!("at most {IMPORT_ROWS_MAX} rows in one piece")));
     }
+    // Far above any file, and far below where counting could overflow.
+    if body.unreadable > u64::from(u32::MAX) || body.first_row > 1 << 48 {
+        return Err(Problem::invalid("/unreadable", "more rows than a file can have"));
+    }
     let import = URL_SAFE_NO_PAD
         .decode(&body.import)
         .ok()

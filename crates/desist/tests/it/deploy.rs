@@ -475,7 +475,7 @@ fn a_wrong_business_or_directory_ends_with_2_and_the_fix() {
     refuses(data, &[&FREE[..], &["--business", "no spaces"]].concat(), &["--business", "letters"]);
     {
         let _holder = Server::start_in(data, &[]);
-        refuses(data, &FREE, &[name, "in use", "stop it"]);
+        refuses(data, &FREE, &[name, "in use", "stop that one"]);
     }
     // A directory that cannot be written, for root too.
     let file = data.join("a-file");
