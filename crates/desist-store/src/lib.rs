@@ -34,7 +34,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Another process holds the directory.
-    #[error("--data: {0} is in use by another desist process; stop that one, or give another directory")]
+    #[error("{0} is in use by another desist process; stop that one, or give --data another directory")]
     InUse(String),
     /// The database was written by another version.
     #[error("the store has schema version {found}, this build knows {known}; {fix}")]
