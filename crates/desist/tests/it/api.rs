@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{self, Answer, Server};
+use crate::support::{self, Answer, Server, pointers};
 
 #[test]
 fn an_opt_out_denies_at_once_and_through_a_restart() {
@@ -732,19 +732,6 @@ fn full_list() -> Value {
         "purpose": "sale", "min_seq": 1,
         "subjects": [{ "identifiers": [{ "kind": "email", "sha256": "0".repeat(64) }], "context": { "gpc": false, "jurisdiction": "us-ca", "age_band": "18_plus", "destination": "x" } }],
     })
-}
-
-/// Every member of a body as a JSON pointer.
-fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
-    let inner: Vec<(String, &Value)> = match value {
-        Value::Object(members) => members.iter().map(|(name, value)| (format!("{at}/{name}"), value)).collect(),
-        Value::Array(items) => items.iter().enumerate().map(|(place, value)| (format!("{at}/{place}"), value)).collect(),
-        _ => Vec::new(),
-    };
-    for (pointer, value) in inner {
-        found.push(pointer.clone());
-        pointers(value, &pointer, found);
-    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{Answer, DESIST, Server, send};
+use crate::support::{self, Answer, DESIST, Server, send};
 
 const EMAIL: &str = "Zebra.Canary@Example.org";
 const PHONE: &str = "(212) 555-2368";
@@ -210,7 +210,7 @@ fn the_search_finds_what_is_there() {
 fn bodies(base: &Value) -> Vec<Vec<u8>> {
     let mut bodies = vec![base.to_string().into_bytes()];
     let mut pointers = Vec::new();
-    members(base, "", &mut pointers);
+    support::pointers(base, "", &mut pointers);
     for (raw, _) in CANARIES {
         for pointer in &pointers {
             let mut body = base.clone();
@@ -232,18 +232,6 @@ fn bodies(base: &Value) -> Vec<Vec<u8>> {
         bodies.push([raw.as_bytes(), b"\xff"].concat());
     }
     bodies
-}
-
-fn members(value: &Value, at: &str, found: &mut Vec<String>) {
-    let inner: Vec<(String, &Value)> = match value {
-        Value::Object(members) => members.iter().map(|(name, value)| (format!("{at}/{name}"), value)).collect(),
-        Value::Array(items) => items.iter().enumerate().map(|(place, value)| (format!("{at}/{place}"), value)).collect(),
-        _ => Vec::new(),
-    };
-    for (pointer, value) in inner {
-        found.push(pointer.clone());
-        members(value, &pointer, found);
-    }
 }
 
 const CAMPAIGN: &str = "/acme/campaign/profileAndServices/profile/";

@@ -166,3 +166,16 @@ pub fn send(method: &str, url: &str, body: &[u8], headers: &[(&str, &str)]) -> A
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Answer { status, headers, text: response.body_mut().read_to_string().expect("text") }
 }
+
+/// Every member of a body as a JSON pointer.
+pub fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
+    let inner: Vec<(String, &Value)> = match value {
+        Value::Object(members) => members.iter().map(|(name, value)| (format!("{at}/{name}"), value)).collect(),
+        Value::Array(items) => items.iter().enumerate().map(|(place, value)| (format!("{at}/{place}"), value)).collect(),
+        _ => Vec::new(),
+    };
+    for (pointer, value) in inner {
+        found.push(pointer.clone());
+        pointers(value, &pointer, found);
+    }
+}
