@@ -150,7 +150,12 @@ fn engine(directory: &Path) -> Engine {
         business: None,
         keys: directory.join("keys"),
         snapshot: None,
-        policy: Policy { api_opt_in_own: true, time_zone: parse_time_zone("America/Los_Angeles").expect("bundled"), purposes: Vec::new() },
+        policy: Policy {
+            api_opt_in_own: true,
+            time_zone: parse_time_zone("America/Los_Angeles").expect("bundled"),
+            purposes: Vec::new(),
+            searched: desist_engine::search::Searched::default(),
+        },
         env: Arc::new(System),
         open_store: Box::new(move || Ok(Box::new(SqliteStore::open(&data)?) as Box<dyn Store>)),
     };

@@ -21,9 +21,10 @@ use crate::env::{Env, random};
 use crate::index::DecisionIndex;
 use crate::intake::SignalsSeen;
 use crate::queue::{Lane, Queue};
+use crate::search::{ProfilesChanged, Search, Searched};
 use crate::secrets::{SecretError, Secrets, hash};
 use crate::vault::{CannotOpen, Vault};
-use crate::writer;
+use crate::{search, writer};
 
 /// How long a decision with `min_seq` waits for the node to catch up.
 pub const MIN_SEQ_WAIT: Duration = Duration::from_millis(200);
@@ -41,6 +42,8 @@ pub struct Policy {
     pub time_zone: jiff::tz::TimeZone,
     /// The purposes that the business declares: name and model.
     pub purposes: Vec<(String, Model)>,
+    /// The profile attributes that lists search and sort by.
+    pub searched: Searched,
 }
 
 /// Opens the store again after it failed.
@@ -118,6 +121,12 @@ pub enum Refusal {
     /// The vault row does not open.
     #[error(transparent)]
     Vault(#[from] CannotOpen),
+    /// Another record has the name.
+    #[error("another record has this name")]
+    Taken,
+    /// A named limit is reached.
+    #[error("there are too many of them")]
+    TooMany,
     /// The web layer's own refusal of a profile change; it knows the text.
     #[error("the change was refused")]
     Profile,
@@ -151,6 +160,8 @@ pub struct Ctx<'a> {
     pub keys_changed: bool,
     /// Set when purposes were declared.
     pub purposes_changed: bool,
+    /// Profiles with their attributes as they are now; none if it was deleted.
+    pub profiles_changed: ProfilesChanged,
 }
 
 /// A command in the queue.
@@ -214,6 +225,11 @@ impl KeyTable {
         self.by_token.get(&hash(token))
     }
 
+    /// The live key of a number.
+    pub fn by_number(&self, no: u32) -> Option<&KeyRow> {
+        self.by_token.values().find(|row| row.no == no)
+    }
+
     /// The number of a live API key.
     pub fn number(&self, api_key: &str) -> Option<u32> {
         self.by_key.get(&hash(api_key)).copied()
@@ -257,6 +273,8 @@ pub struct Shared {
     pub counts: Counts,
     /// Whose signals were looked at in this run.
     pub signals_seen: SignalsSeen,
+    /// The lists by attribute.
+    pub search: Search,
     pub(crate) queue: Queue<Box<dyn Job>>,
     pub(crate) lookup: LookupKeys,
     pub(crate) readers: Box<dyn Readers>,
@@ -265,6 +283,21 @@ pub struct Shared {
     pub(crate) not_durable_since: AtomicU64,
     origin: String,
     business: String,
+}
+
+impl Shared {
+    /// Queues a command.
+    pub(crate) fn enqueue<T, F>(&self, lane: Lane, work: F) -> Result<oneshot::Receiver<Result<T, Failure>>, Failure>
+    where
+        T: Send + 'static,
+        F: FnMut(&mut Ctx<'_>) -> Result<Result<T, Refusal>, StoreError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.counts.commands.fetch_add(1, Ordering::Relaxed);
+        let command = Command { work, outcome: None, reply };
+        self.queue.push(lane, Box::new(command)).map_err(|_| Failure::Busy)?;
+        Ok(answer)
+    }
 }
 
 /// A running engine. Clones share it.
@@ -330,6 +363,7 @@ impl Engine {
             keys: ArcSwap::from_pointee(keys),
             counts: Counts::default(),
             signals_seen: SignalsSeen::default(),
+            search: Search::default(),
             queue: Queue::default(),
             readers,
             applied: watch::Sender::new(applied),
@@ -376,7 +410,7 @@ impl Engine {
         T: Send + 'static,
         F: FnMut(&mut Ctx<'_>) -> Result<Result<T, Refusal>, StoreError> + Send + 'static,
     {
-        self.enqueue(lane, work)?.await.unwrap_or(Err(Failure::NotDurable))
+        self.shared.enqueue(lane, work)?.await.unwrap_or(Err(Failure::NotDurable))
     }
 
     /// The same for threads that are not part of the runtime.
@@ -385,7 +419,7 @@ impl Engine {
         T: Send + 'static,
         F: FnMut(&mut Ctx<'_>) -> Result<Result<T, Refusal>, StoreError> + Send + 'static,
     {
-        self.enqueue(lane, work)?.blocking_recv().unwrap_or(Err(Failure::NotDurable))
+        self.shared.enqueue(lane, work)?.blocking_recv().unwrap_or(Err(Failure::NotDurable))
     }
 
     /// Queues a command that nobody waits for. Returns whether there was room.
@@ -393,19 +427,7 @@ impl Engine {
     where
         F: FnMut(&mut Ctx<'_>) -> Result<Result<(), Refusal>, StoreError> + Send + 'static,
     {
-        self.enqueue(lane, work).is_ok()
-    }
-
-    fn enqueue<T, F>(&self, lane: Lane, work: F) -> Result<oneshot::Receiver<Result<T, Failure>>, Failure>
-    where
-        T: Send + 'static,
-        F: FnMut(&mut Ctx<'_>) -> Result<Result<T, Refusal>, StoreError> + Send + 'static,
-    {
-        let (reply, answer) = oneshot::channel();
-        self.shared.counts.commands.fetch_add(1, Ordering::Relaxed);
-        let command = Command { work, outcome: None, reply };
-        self.shared.queue.push(lane, Box::new(command)).map_err(|_| Failure::Busy)?;
-        Ok(answer)
+        self.shared.enqueue(lane, work).is_ok()
     }
 
     /// Runs a question in one snapshot of the store. Blocks for the time of the query.
@@ -522,6 +544,7 @@ impl Engine {
             })?;
         }
         self.shared.policy.store(Arc::new(policy.clone()));
+        search::start(&self.shared);
         Ok(())
     }
 
@@ -546,6 +569,7 @@ impl Engine {
         // A failure here loses a count of the day, which the alarm has already announced.
         let _ = self.record_signals();
         self.shared.queue.close();
+        self.shared.search.stop();
         let handle = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         if let Some(handle) = handle
             && handle.join().is_err()

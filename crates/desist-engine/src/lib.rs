@@ -6,9 +6,13 @@ pub mod env;
 pub mod index;
 pub mod intake;
 pub mod keys;
+pub mod lists;
+pub mod privacy;
 pub mod profiles;
 pub mod queue;
+pub mod search;
 pub mod secrets;
+pub mod services;
 pub mod vault;
 mod writer;
 

@@ -2,7 +2,8 @@
 
 use desist_core::fact::Refusal as OptInRefusal;
 use desist_core::fact::{Actor, Channel, Fact, RequestKind};
-use desist_core::identifier::Identifier;
+use desist_core::graph::Graph;
+use desist_core::identifier::{Identifier, Kind};
 use desist_core::mark::SubjectNo;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::{ApiOptIn, Named};
@@ -11,6 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::engine::{Ctx, Refusal, Shared};
 use crate::intake::{self, Accepted, NewRequest, Outcome};
+use crate::search;
+use crate::vault::CannotOpen;
 
 /// What `ccpaOptOut` is about: an opt-out of sale and sharing.
 pub const PURPOSES: PurposeSet = PurposeSet(PurposeSet::SALE.0 | PurposeSet::SHARING.0);
@@ -19,6 +22,8 @@ pub const PURPOSES: PurposeSet = PurposeSet(PurposeSet::SALE.0 | PurposeSet::SHA
 pub struct Profile {
     /// The subject it is.
     pub subject: SubjectNo,
+    /// Its key.
+    pub pkey: String,
     /// Times.
     pub row: ProfileRow,
     /// The attributes as the web layer wrote them.
@@ -33,7 +38,7 @@ pub struct Profile {
 #[derive(Clone)]
 pub struct NewProfile {
     /// Its generated key.
-    pub pkey: Identifier,
+    pub pkey: String,
     /// Its attributes.
     pub attributes: Vec<u8>,
     /// The identifiers among them.
@@ -87,33 +92,53 @@ pub struct Changed {
 }
 
 /// A profile's rows, opened.
-struct Found {
-    subject: SubjectNo,
-    row: ProfileRow,
+pub(crate) struct Found {
+    pub(crate) subject: SubjectNo,
+    pub(crate) row: ProfileRow,
+    pub(crate) pkey: String,
     sealed: Sealed,
-    attributes: Zeroizing<Vec<u8>>,
+    pub(crate) attributes: Zeroizing<Vec<u8>>,
 }
 
-/// What the vault keeps of a profile: the digest of its own key, then its attributes. Links can make
-/// others hold the key too, so that holding it does not tell whose it is.
-fn with_key(pkey: &Identifier, attributes: &[u8]) -> Zeroizing<Vec<u8>> {
-    Zeroizing::new([&pkey.digest, attributes].concat())
+/// What the vault keeps of a profile: its own key, with its length in front, then its attributes.
+/// Links can make others hold the key too, so that holding it does not tell whose it is.
+fn with_key(pkey: &str, attributes: &[u8]) -> Zeroizing<Vec<u8>> {
+    let len = u8::try_from(pkey.len()).expect("an identifier has at most 256 bytes, and a generated key far less");
+    Zeroizing::new([&[len], pkey.as_bytes(), attributes].concat())
+}
+
+/// Opens what [`with_key`] made.
+fn split_key(plain: &[u8]) -> Option<(&str, &[u8])> {
+    let (len, rest) = plain.split_first()?;
+    let (pkey, attributes) = rest.split_at_checked(usize::from(*len))?;
+    Some((std::str::from_utf8(pkey).ok()?, attributes))
+}
+
+/// Whether a profile's own key is this one.
+fn is_key(text: &str, pkey: &Identifier) -> bool {
+    Identifier::from_value(Kind::CampaignPkey, text).is_ok_and(|(own, _)| own.digest == pkey.digest)
+}
+
+/// A subject's profile, opened; none if it is not a profile.
+pub(crate) fn open(read: &mut dyn Read, shared: &Shared, subject: SubjectNo) -> Outcome<Option<Found>> {
+    let owner = Owner::Profile(subject);
+    let (Some(row), Some(sealed)) = (read.profile(subject)?, read.vault_get(owner)?) else { return Ok(Ok(None)) };
+    let plain = match shared.vault.open(owner, &sealed) {
+        Ok(plain) => plain,
+        Err(error) => return Ok(Err(error.into())),
+    };
+    let Some((pkey, attributes)) = split_key(&plain) else { return Ok(Err(CannotOpen.into())) };
+    Ok(Ok(Some(Found { subject, row, pkey: pkey.to_owned(), attributes: Zeroizing::new(attributes.to_vec()), sealed })))
 }
 
 /// The profile that a key was given to, among those who hold it.
 fn find(read: &mut dyn Read, shared: &Shared, pkey: &Identifier, holders: &[SubjectNo]) -> Outcome<Found> {
     let mut refusal = Refusal::NotFound;
     for subject in holders.iter().copied() {
-        let owner = Owner::Profile(subject);
-        let (Some(row), Some(sealed)) = (read.profile(subject)?, read.vault_get(owner)?) else { continue };
-        match shared.vault.open(owner, &sealed) {
-            Ok(plain) => {
-                if let Some(attributes) = plain.strip_prefix(&pkey.digest) {
-                    let attributes = Zeroizing::new(attributes.to_vec());
-                    return Ok(Ok(Found { subject, row, sealed, attributes }));
-                }
-            }
-            Err(error) => refusal = error.into(),
+        match open(read, shared, subject)? {
+            Ok(Some(found)) if is_key(&found.pkey, pkey) => return Ok(Ok(found)),
+            Ok(_) => {}
+            Err(error) => refusal = error,
         }
     }
     Ok(Err(refusal))
@@ -125,11 +150,29 @@ pub fn get(read: &mut dyn Read, shared: &Shared, pkey: &Identifier) -> Outcome<P
         Some(no) => read.holders(no)?,
         None => Vec::new(),
     };
-    let Found { subject, row, attributes, .. } = match find(read, shared, pkey, &holders)? {
-        Ok(found) => found,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
-    let mut graph = desist_core::graph::Graph::default();
+    match find(read, shared, pkey, &holders)? {
+        Ok(found) => Ok(Ok(with_choice(read, found)?)),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// Reads the profile that a subject is; none if it is not one.
+pub fn get_by_subject(read: &mut dyn Read, shared: &Shared, subject: SubjectNo) -> Outcome<Option<Profile>> {
+    match open(read, shared, subject)? {
+        Ok(Some(found)) => Ok(Ok(Some(with_choice(read, found)?))),
+        Ok(None) => Ok(Ok(None)),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+/// Whether decisions about a subject deny sale.
+pub(crate) fn is_opted_out(read: &mut dyn Read, subject: SubjectNo) -> Result<bool, StoreError> {
+    Ok(Graph::default().subject_denied(read, subject)?.contains(PurposeSet::SALE))
+}
+
+pub(crate) fn with_choice(read: &mut dyn Read, found: Found) -> Result<Profile, StoreError> {
+    let Found { subject, row, pkey, attributes, .. } = found;
+    let mut graph = Graph::default();
     let opted_out = graph.subject_denied(read, subject)?.contains(PurposeSet::SALE);
     let mut since = graph.subject(read, subject)?.line.denied_since(PurposeSet::SALE);
     for no in graph.held(read, subject)? {
@@ -140,21 +183,23 @@ pub fn get(read: &mut dyn Read, shared: &Shared, pkey: &Identifier) -> Outcome<P
         }
     }
     let opted_out_since_ms = since.filter(|_| opted_out).map(|seconds| seconds * 1000);
-    Ok(Ok(Profile { subject, row, attributes, opted_out, opted_out_since_ms }))
+    Ok(Profile { subject, pkey, row, attributes, opted_out, opted_out_since_ms })
 }
 
 /// Creates a profile. Duplicates of an e-mail are allowed, and share its opt-out.
 pub fn create(ctx: &mut Ctx<'_>, new: &NewProfile) -> Outcome<Option<Accepted>> {
+    let Ok((key, _)) = Identifier::from_value(Kind::CampaignPkey, &new.pkey) else { return Ok(Err(Refusal::Profile)) };
     let subject = ctx.batch.new_subject();
     let by = new.by;
     ctx.batch.emit(ctx.write, Fact::ProfileCreated { subject, by })?;
-    let mut held = vec![Named { kind: new.pkey.kind, key: ctx.shared.lookup.key_of(&new.pkey) }];
+    let mut held = vec![Named { kind: key.kind, key: ctx.shared.lookup.key_of(&key) }];
     held.extend(&new.identifiers);
     ctx.batch.hold_exactly(ctx.write, subject, &[], &held, by)?;
     let owner = Owner::Profile(subject);
     let sealed = ctx.shared.vault.seal(owner, &with_key(&new.pkey, &new.attributes), ctx.shared.env.as_ref());
     ctx.write.vault_put(owner, &sealed)?;
     ctx.write.put_profile(subject, &ProfileRow { created_ms: ctx.now_ms, modified_ms: ctx.now_ms, opt_out_ended_ms: None })?;
+    search::changed(ctx, subject, None, Some(&new.attributes))?;
     if !new.opt_out {
         return Ok(Ok(None));
     }
@@ -169,7 +214,7 @@ pub fn change(
     merge: &mut dyn FnMut(&[u8]) -> Option<Merged>,
     own: bool,
 ) -> Outcome<Changed> {
-    let Found { subject, mut row, sealed, attributes } = match find_in_batch(ctx, pkey)? {
+    let Found { subject, mut row, pkey, sealed, attributes } = match find_in_batch(ctx, pkey)? {
         Ok(found) => found,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -181,11 +226,12 @@ pub fn change(
         return Ok(Ok(Changed { request: None, refused: Some(reason) }));
     }
     if merged.changed {
-        match ctx.shared.vault.reseal(owner, &sealed, &with_key(pkey, &merged.attributes), ctx.shared.env.as_ref()) {
+        match ctx.shared.vault.reseal(owner, &sealed, &with_key(&pkey, &merged.attributes), ctx.shared.env.as_ref()) {
             Ok(sealed) => ctx.write.vault_put(owner, &sealed)?,
             Err(error) => return Ok(Err(error.into())),
         }
         ctx.batch.hold_exactly(ctx.write, subject, &merged.old, &merged.new, wish.by)?;
+        search::changed(ctx, subject, Some(&attributes), Some(&merged.attributes))?;
         row.modified_ms = ctx.now_ms;
     }
     let mut changed = Changed { request: None, refused: None };
@@ -214,18 +260,23 @@ pub fn change(
 
 /// Deletes a profile: its data goes, its suppression stays.
 pub fn delete(ctx: &mut Ctx<'_>, pkey: &Identifier, by: Actor) -> Outcome<()> {
-    let subject = match find_in_batch(ctx, pkey)? {
-        Ok(found) => found.subject,
-        Err(refusal) => return Ok(Err(refusal)),
-    };
+    match find_in_batch(ctx, pkey)? {
+        Ok(found) => Ok(Ok(delete_found(ctx, &found, by)?)),
+        Err(refusal) => Ok(Err(refusal)),
+    }
+}
+
+pub(crate) fn delete_found(ctx: &mut Ctx<'_>, found: &Found, by: Actor) -> Result<(), StoreError> {
+    let subject = found.subject;
     ctx.batch.delete_profile(ctx.write, subject, by)?;
     ctx.write.vault_shred(Owner::Profile(subject))?;
+    ctx.write.delete_subscriptions(subject)?;
     ctx.write.delete_profile(subject)?;
-    Ok(Ok(()))
+    search::changed(ctx, subject, Some(&found.attributes), None)
 }
 
 /// The profile that a key was given to, as of this point in the batch.
-fn find_in_batch(ctx: &mut Ctx<'_>, pkey: &Identifier) -> Outcome<Found> {
+pub(crate) fn find_in_batch(ctx: &mut Ctx<'_>, pkey: &Identifier) -> Outcome<Found> {
     let holders = match ctx.batch.find(ctx.write, &ctx.shared.lookup.key_of(pkey))? {
         Some(no) => ctx.batch.graph().all_holders(ctx.write, no)?,
         None => Vec::new(),

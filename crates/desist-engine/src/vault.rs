@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::hmac;
 use desist_core::fact::{Digest, Entry, Fact};
 use desist_store::{Owner, Read, Sealed, StoreError};
 use sha2::{Digest as _, Sha256};
@@ -17,6 +18,8 @@ use crate::env::{Env, random};
 /// Seals and opens personal data.
 pub struct Vault {
     master: LessSafeKey,
+    /// Seals what callers carry.
+    carried: LessSafeKey,
 }
 
 /// The row is damaged or was sealed under another master key.
@@ -27,7 +30,20 @@ pub struct CannotOpen;
 impl Vault {
     /// A vault under this master key.
     pub fn new(master: &[u8; 32]) -> Self {
-        Self { master: aead_key(master) }
+        let carried = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, master), b"desist/carried/v1");
+        let carried = carried.as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes");
+        Self { master: aead_key(master), carried: aead_key(carried) }
+    }
+
+    /// Seals what a caller is to carry and bring back, such as a place in a list. It opens only under
+    /// the same `context`.
+    pub fn seal_carried(&self, context: &[u8], plain: &[u8], env: &dyn Env) -> Vec<u8> {
+        seal(&self.carried, context, plain, env)
+    }
+
+    /// Opens what [`Self::seal_carried`] made.
+    pub fn open_carried(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, CannotOpen> {
+        open(&self.carried, context, sealed)
     }
 
     /// Seals `plain` for `owner` under a new data key.
@@ -126,6 +142,10 @@ fn context(owner: Owner, part: &[u8]) -> Vec<u8> {
             bytes.push(b'r');
             bytes.extend_from_slice(&request.0);
         }
+        Owner::PrivacyRequest(no) => {
+            bytes.push(b'a');
+            bytes.extend_from_slice(&no.to_be_bytes());
+        }
     }
     bytes
 }
@@ -170,6 +190,9 @@ mod tests {
         }
         let resealed = vault.reseal(owner, &sealed, b"vega", &System).unwrap();
         assert_eq!(vault.open(owner, &resealed).unwrap().as_slice(), b"vega");
+        let carried = vault.seal_carried(b"list", b"rosa", &System);
+        assert_eq!(vault.open_carried(b"list", &carried).unwrap().as_slice(), b"rosa");
+        assert_eq!(vault.open_carried(b"other list", &carried), Err(CannotOpen));
     }
 
     #[test]

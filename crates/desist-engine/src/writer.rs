@@ -10,11 +10,13 @@ use std::time::Duration;
 use desist_core::decision::Verdict;
 use desist_core::fact::{AlarmKind, Entry, Fact};
 use desist_core::lookup::LookupKey;
+use desist_core::mark::SubjectNo;
 use desist_core::rules::Batch;
 use desist_store::{Read, Store, StoreError};
 
 use crate::engine::{Ctx, Failure, Job, OpenStore, Shared, read_settings};
 use crate::queue::Taken;
+use crate::search::{self, ProfilesChanged};
 
 /// How often an idle writer looks whether a failed store works again.
 const IDLE: Duration = Duration::from_secs(1);
@@ -25,7 +27,7 @@ const BUSY_TRIES_MAX: u32 = 5;
 
 pub(crate) fn spawn(shared: Arc<Shared>, store: Box<dyn Store>, open_store: OpenStore) -> std::io::Result<JoinHandle<()>> {
     std::thread::Builder::new().name("writer".into()).spawn(move || {
-        let writer = Writer { shared, store: Some(store), open_store };
+        let writer = Writer { shared, store: Some(store), open_store, doubtful: Vec::new() };
         if catch_unwind(AssertUnwindSafe(|| writer.run())).is_err() {
             // Commands run under a guard of their own. Without a writer everybody would wait for ever;
             // what was acknowledged is on disk, and a restart begins there.
@@ -39,6 +41,8 @@ struct Writer {
     shared: Arc<Shared>,
     store: Option<Box<dyn Store>>,
     open_store: OpenStore,
+    /// Profiles that commits changed of which it is not known whether they reached the disk.
+    doubtful: Vec<SubjectNo>,
 }
 
 /// What a committed batch means for memory.
@@ -47,6 +51,7 @@ struct Committed {
     verdicts: Vec<(LookupKey, Verdict)>,
     upto: u64,
     settings_changed: bool,
+    profiles: ProfilesChanged,
 }
 
 impl Writer {
@@ -107,8 +112,15 @@ impl Writer {
                     // A clock that was set back must not let an older opt-in win over a new opt-out.
                     let now = now_ms.div_euclid(1000).max(last_at(write, counters.entries)?);
                     let mut batch = Batch::new(counters, now);
-                    let mut ctx =
-                        Ctx { write: &mut *write, batch: &mut batch, shared, now_ms, keys_changed: false, purposes_changed: false };
+                    let mut ctx = Ctx {
+                        write: &mut *write,
+                        batch: &mut batch,
+                        shared,
+                        now_ms,
+                        keys_changed: false,
+                        purposes_changed: false,
+                        profiles_changed: Vec::new(),
+                    };
                     if shared.not_durable.load(Ordering::Acquire) {
                         ctx.batch.emit(ctx.write, Fact::AlarmRaised { kind: AlarmKind::NotDurable })?;
                         ctx.batch.emit(ctx.write, Fact::AlarmCleared { kind: AlarmKind::NotDurable })?;
@@ -117,6 +129,7 @@ impl Writer {
                         job.run(&mut ctx)?;
                     }
                     committed.settings_changed = ctx.keys_changed || ctx.purposes_changed;
+                    committed.profiles = std::mem::take(&mut ctx.profiles_changed);
                     let changes = desist_store::commit(write, &mut batch)?;
                     committed.upto = batch.counters.entries;
                     let own = changes.identifiers.iter().map(|(no, _, verdict)| (*no, *verdict));
@@ -131,7 +144,10 @@ impl Writer {
             match result {
                 Ok(Ok(())) => return Ok(committed),
                 Ok(Err(StoreError::Busy)) if attempt < BUSY_TRIES_MAX => {}
-                Ok(Err(error)) => return Err(error),
+                Ok(Err(error)) => {
+                    self.doubtful.extend(committed.profiles.iter().map(|(subject, _)| *subject));
+                    return Err(error);
+                }
                 // The payload is not printed: it could quote what the command worked on.
                 Err(_) => return Err(StoreError::Database("a command panicked".into())),
             }
@@ -145,6 +161,7 @@ impl Writer {
         for (key, verdict) in &committed.verdicts {
             shared.index.set(key, *verdict);
         }
+        shared.search.apply(&committed.profiles);
         if committed.settings_changed {
             let (keys, purposes, _) = read_settings(shared.readers.as_ref())?;
             shared.keys.store(Arc::new(keys));
@@ -187,6 +204,9 @@ impl Writer {
             shared.applied.send_replace(read.coordinator()?.counters.entries);
             Ok(())
         });
+        // What the failed commits did to profiles is not in the tail.
+        let doubtful = std::mem::take(&mut self.doubtful);
+        let caught_up = caught_up.and_then(|()| search::refresh(&shared, &doubtful).inspect_err(|_| self.doubtful = doubtful));
         let settings = caught_up.and_then(|()| read_settings(shared.readers.as_ref()));
         match settings {
             Ok((keys, purposes, _)) => {

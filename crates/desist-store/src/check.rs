@@ -30,6 +30,10 @@ pub enum Row {
     Request(Box<RequestRow>),
     /// A Campaign profile.
     Profile(SubjectNo),
+    /// A subscription: its number, whose it is, and whether there is the service.
+    Subscription(u64, SubjectNo, bool),
+    /// A privacy request.
+    PrivacyRequest(u64),
     /// A vault item.
     Vault(Owner),
 }
@@ -173,6 +177,7 @@ fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, prob
     let mut holds = memory.holds.clone();
     let mut profiles_left = profiles.clone();
     let (mut request_rows, mut profile_rows, mut profile_items) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+    let mut privacy_requests = BTreeSet::new();
     read.scan(&mut |row| match row {
         Row::Broken(problem) => problems.add(problem),
         Row::Identifier(no, row, verdict) => {
@@ -224,6 +229,17 @@ fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, prob
                 problems.add(format!("vault: the item of profile {} has no profile", no.0));
             }
         }
+        Row::Subscription(no, subject, to_a_service) => {
+            if !to_a_service || !profile_rows.contains(&subject) {
+                problems.add(format!("subscription {no} has no profile or no service"));
+            }
+        }
+        Row::PrivacyRequest(no) => drop(privacy_requests.insert(no)),
+        Row::Vault(Owner::PrivacyRequest(no)) => {
+            if !privacy_requests.remove(&no) {
+                problems.add(format!("vault: the item of privacy request {no} has no request"));
+            }
+        }
         Row::Vault(Owner::Request(id)) => {
             if !request_rows.contains(&id) {
                 problems.add(format!("vault: the item of request {id} has no request"));
@@ -241,6 +257,9 @@ fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, prob
     }
     for no in profiles_left {
         problems.add(format!("profile of subject {} is missing", no.0));
+    }
+    for no in privacy_requests {
+        problems.add(format!("vault: the item of privacy request {no} is missing"));
     }
     for no in profile_rows.difference(&profile_items) {
         problems.add(format!("vault: the item of profile {} is missing", no.0));

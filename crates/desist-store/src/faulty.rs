@@ -11,8 +11,8 @@ use desist_core::mark::{IdentifierNo, SubjectNo};
 use desist_core::purpose::Model;
 
 use crate::{
-    Coordinator, ImportRow, KeyRow, Owner, ProfileRow, Read, Readers, Remembered, RequestRow, Row, Sealed, Store, StoreError, Totals, Work,
-    Write,
+    Coordinator, ImportRow, KeyRow, Owner, Page, PrivacyRow, ProfileRow, Read, Readers, Remembered, RequestRow, Row, Sealed, ServiceRow,
+    Store, StoreError, SubscriptionRow, Subscriptions, TimeColumn, Totals, Work, Write,
 };
 
 /// When a [`FaultyStore`] fails, once.
@@ -110,6 +110,21 @@ impl Read for FaultyWrite<'_> {
         fn unreached(&mut self, limit: usize) -> Vec<RequestRow>;
         fn vault_get(&mut self, owner: Owner) -> Option<Sealed>;
         fn profile(&mut self, subject: SubjectNo) -> Option<ProfileRow>;
+        fn profiles(&mut self, after: SubjectNo, limit: usize) -> Vec<SubjectNo>;
+        fn profile_count(&mut self) -> u64;
+        fn profiles_by_time(&mut self, column: TimeColumn, page: Page<i64>) -> Vec<(i64, SubjectNo)>;
+        fn denied_profiles(&mut self, after: IdentifierNo, limit: usize) -> Vec<(IdentifierNo, SubjectNo)>;
+        fn profile_texts(&mut self, field: &str, prefix: &str, page: Page<&str>) -> Vec<(String, SubjectNo)>;
+        fn profile_text_count(&mut self, field: &str, prefix: &str) -> u64;
+        fn services(&mut self) -> Vec<ServiceRow>;
+        fn subscription(&mut self, pkey: &str) -> Option<SubscriptionRow>;
+        fn subscribed(&mut self, subject: SubjectNo, service: u64) -> Option<SubscriptionRow>;
+        fn subscriptions(&mut self, which: Subscriptions, after: u64, limit: usize) -> Vec<SubscriptionRow>;
+        fn subscription_count(&mut self, which: Subscriptions) -> u64;
+        fn privacy_request(&mut self, pkey: &str) -> Option<PrivacyRow>;
+        fn privacy_request_named(&mut self, name_hash: &[u8; 32]) -> bool;
+        fn privacy_requests(&mut self, after: u64, limit: usize) -> Vec<PrivacyRow>;
+        fn privacy_request_count(&mut self) -> u64;
         fn import(&mut self, import: &[u8; 32]) -> Option<ImportRow>;
         fn remembered(&mut self, scope: &[u8; 32], since: i64) -> Option<Remembered>;
         fn totals(&mut self) -> Totals;
@@ -129,6 +144,13 @@ impl Write for FaultyWrite<'_> {
         fn vault_shred(&mut self, owner: Owner) -> ();
         fn put_profile(&mut self, subject: SubjectNo, profile: &ProfileRow) -> ();
         fn delete_profile(&mut self, subject: SubjectNo) -> ();
+        fn put_profile_text(&mut self, subject: SubjectNo, field: &str, old: Option<&str>, new: Option<&str>) -> ();
+        fn remove_profile_texts(&mut self, field: &str, limit: usize) -> usize;
+        fn put_service(&mut self, service: &ServiceRow) -> ();
+        fn put_subscription(&mut self, subscription: &SubscriptionRow) -> u64;
+        fn delete_subscription(&mut self, no: u64) -> ();
+        fn delete_subscriptions(&mut self, subject: SubjectNo) -> ();
+        fn put_privacy_request(&mut self, request: &PrivacyRow) -> u64;
         fn put_import(&mut self, import: &[u8; 32], row: &ImportRow) -> ();
         fn remember(&mut self, scope: &[u8; 32], remembered: &Remembered, now: i64) -> ();
         fn scratch(&mut self, now: i64) -> ();

@@ -142,6 +142,8 @@ pub enum Owner {
     Profile(SubjectNo),
     /// The evidence of one request.
     Request(RequestId),
+    /// What one privacy request of the Campaign API is about.
+    PrivacyRequest(u64),
 }
 
 /// Sealed data: useless without the master key, gone with its data key.
@@ -162,6 +164,109 @@ pub struct ProfileRow {
     pub modified_ms: i64,
     /// When its opt-out was ended by an API client, if ever.
     pub opt_out_ended_ms: Option<i64>,
+}
+
+/// A time of a profile, by which profiles are listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeColumn {
+    /// [`ProfileRow::created_ms`].
+    Created,
+    /// [`ProfileRow::modified_ms`].
+    Modified,
+}
+
+/// Where a page of an ordered list begins and how it goes on: strictly after an entry, which need not
+/// exist any more, in the order of (value, number) or its exact reverse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Page<V> {
+    /// The entry before the page; none for the first page.
+    pub after: Option<(V, u64)>,
+    /// From the greatest to the least.
+    pub descending: bool,
+    /// Most entries.
+    pub limit: usize,
+}
+
+/// A service that profiles can subscribe to. No personal data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceRow {
+    /// Its number, from 1.
+    pub no: u64,
+    /// Its generated key.
+    pub pkey: String,
+    /// Its unique name.
+    pub name: String,
+    /// Its fields as JSON.
+    pub attributes: String,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+    /// Unix milliseconds.
+    pub modified_ms: i64,
+}
+
+/// That a profile subscribed to a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SubscriptionRow {
+    /// Its number, from 1.
+    pub no: u64,
+    /// Its generated key.
+    pub pkey: String,
+    /// Who.
+    pub subject: SubjectNo,
+    /// To what.
+    pub service: u64,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+}
+
+/// Which subscriptions are meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subscriptions {
+    /// Those of a profile.
+    Of(SubjectNo),
+    /// Those to a service.
+    To(u64),
+}
+
+/// What a privacy request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrivacyKind {
+    /// To see the data.
+    Access,
+    /// To have it deleted.
+    Delete,
+}
+
+/// Where a privacy request stands, by Adobe's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PrivacyStatus {
+    /// Done.
+    Complete,
+    /// Nobody was found.
+    ErrorDataNotFound,
+}
+
+/// A privacy request of the Campaign API; whom it is about is in the vault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrivacyRow {
+    /// Its number, from 1.
+    pub no: u64,
+    /// Its generated key.
+    pub pkey: String,
+    /// Keyed hash of its unique name.
+    pub name_hash: [u8; 32],
+    /// What it asks for.
+    pub kind: PrivacyKind,
+    /// Under which law.
+    pub regulation: String,
+    /// Where it stands.
+    pub status: PrivacyStatus,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+    /// Unix milliseconds.
+    pub modified_ms: i64,
 }
 
 /// How far an import is.
@@ -225,6 +330,37 @@ pub trait Read: Records<Error = StoreError> {
     fn vault_get(&mut self, owner: Owner) -> Result<Option<Sealed>, StoreError>;
     /// A Campaign profile.
     fn profile(&mut self, subject: SubjectNo) -> Result<Option<ProfileRow>, StoreError>;
+    /// Campaign profiles by number, after `after`, at most `limit`.
+    fn profiles(&mut self, after: SubjectNo, limit: usize) -> Result<Vec<SubjectNo>, StoreError>;
+    /// How many Campaign profiles there are.
+    fn profile_count(&mut self) -> Result<u64, StoreError>;
+    /// Campaign profiles by a time.
+    fn profiles_by_time(&mut self, column: TimeColumn, page: Page<i64>) -> Result<Vec<(i64, SubjectNo)>, StoreError>;
+    /// Campaign keys whose verdict denies `sale`, each with the subjects that hold it, by number of
+    /// the key, after `after`; at most `limit` keys. A subject among them need not be a profile, nor the key's own.
+    fn denied_profiles(&mut self, after: IdentifierNo, limit: usize) -> Result<Vec<(IdentifierNo, SubjectNo)>, StoreError>;
+    /// Profiles by a field that is kept in clear, those whose value begins with `prefix`.
+    fn profile_texts(&mut self, field: &str, prefix: &str, page: Page<&str>) -> Result<Vec<(String, SubjectNo)>, StoreError>;
+    /// How many values of such a field begin with `prefix`.
+    fn profile_text_count(&mut self, field: &str, prefix: &str) -> Result<u64, StoreError>;
+    /// Every service, by number.
+    fn services(&mut self) -> Result<Vec<ServiceRow>, StoreError>;
+    /// A subscription by its key.
+    fn subscription(&mut self, pkey: &str) -> Result<Option<SubscriptionRow>, StoreError>;
+    /// The subscription of a profile to a service.
+    fn subscribed(&mut self, subject: SubjectNo, service: u64) -> Result<Option<SubscriptionRow>, StoreError>;
+    /// Subscriptions by number, after `after`, at most `limit`.
+    fn subscriptions(&mut self, which: Subscriptions, after: u64, limit: usize) -> Result<Vec<SubscriptionRow>, StoreError>;
+    /// How many subscriptions.
+    fn subscription_count(&mut self, which: Subscriptions) -> Result<u64, StoreError>;
+    /// A privacy request by its key.
+    fn privacy_request(&mut self, pkey: &str) -> Result<Option<PrivacyRow>, StoreError>;
+    /// Whether a privacy request has this name.
+    fn privacy_request_named(&mut self, name_hash: &[u8; 32]) -> Result<bool, StoreError>;
+    /// Privacy requests by number, after `after`, at most `limit`.
+    fn privacy_requests(&mut self, after: u64, limit: usize) -> Result<Vec<PrivacyRow>, StoreError>;
+    /// How many privacy requests there are.
+    fn privacy_request_count(&mut self) -> Result<u64, StoreError>;
     /// How far an import is.
     fn import(&mut self, import: &[u8; 32]) -> Result<Option<ImportRow>, StoreError>;
     /// The answer remembered under a scope (keyed hash of key, route and caller) since `since`
@@ -308,6 +444,20 @@ pub trait Write: Read {
     fn put_profile(&mut self, subject: SubjectNo, profile: &ProfileRow) -> Result<(), StoreError>;
     /// Removes a profile row.
     fn delete_profile(&mut self, subject: SubjectNo) -> Result<(), StoreError>;
+    /// Moves a profile in the list of a field that is kept in clear: out of its old value, into the new one.
+    fn put_profile_text(&mut self, subject: SubjectNo, field: &str, old: Option<&str>, new: Option<&str>) -> Result<(), StoreError>;
+    /// Removes up to `limit` values of a field from clear; returns how many.
+    fn remove_profile_texts(&mut self, field: &str, limit: usize) -> Result<usize, StoreError>;
+    /// Inserts or replaces a service; number 0 stands for the next free one.
+    fn put_service(&mut self, service: &ServiceRow) -> Result<(), StoreError>;
+    /// Inserts a subscription under the next free number, which it returns.
+    fn put_subscription(&mut self, subscription: &SubscriptionRow) -> Result<u64, StoreError>;
+    /// Removes a subscription.
+    fn delete_subscription(&mut self, no: u64) -> Result<(), StoreError>;
+    /// Removes every subscription of a profile.
+    fn delete_subscriptions(&mut self, subject: SubjectNo) -> Result<(), StoreError>;
+    /// Inserts a privacy request under the next free number, which it returns.
+    fn put_privacy_request(&mut self, request: &PrivacyRow) -> Result<u64, StoreError>;
     /// Inserts or replaces an import's progress.
     fn put_import(&mut self, import: &[u8; 32], row: &ImportRow) -> Result<(), StoreError>;
     /// Remembers an answer given at `now` (Unix seconds), and forgets those older than

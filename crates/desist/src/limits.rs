@@ -18,6 +18,22 @@ pub const BUSINESS_NAME_BYTES_MAX: usize = 200;
 pub const SITE_ID_BYTES_MAX: usize = 64;
 /// Longest configured URL; browsers and proxies cut longer ones.
 pub const URL_BYTES_MAX: usize = 2048;
+/// Most `[[campaign.fields]]`: each is a member of every profile that is answered, and 100 of the longest texts already make
+/// a profile of 100 KB (255 characters of 4 bytes each).
+pub const CUSTOM_FIELDS_MAX: usize = 100;
+/// Most `[[campaign.fields]]` with `searchable = true`: with the three built-in ones, what a profile's share of memory holds.
+pub const CUSTOM_FIELDS_SEARCHABLE_MAX: usize = 8;
+/// Longest name of a custom field: it is a JSON member and stands in URLs, as a purpose's name does.
+pub const CUSTOM_FIELD_NAME_BYTES_MAX: usize = 64;
+/// Longest label of a custom field: one line of a form.
+pub const CUSTOM_FIELD_LABEL_BYTES_MAX: usize = 128;
+/// Most characters of a custom field of type string, and the `length` of one that gives none. One byte counts them; what is
+/// longer is a document and no field of a person.
+pub const CUSTOM_FIELD_CHARS_MAX: usize = u8::MAX as usize;
+/// Most `values` of an enumeration: somebody chooses from the list, and each write walks it.
+pub const ENUMERATION_VALUES_MAX: usize = 200;
+/// Longest value of an enumeration: a name, as that of a field.
+pub const ENUMERATION_VALUE_BYTES_MAX: usize = 64;
 /// Most `trusted_proxies`: the list is walked for each hop of each request.
 pub const TRUSTED_PROXIES_MAX: usize = 256;
 /// Longest piece of a wrong value that an error message repeats, in characters.

@@ -95,9 +95,8 @@ fn act(engine: &Engine, doing: &Doing, number: u64, opt_ins: bool) {
         }
         Doing::Create(key, who, out) => {
             let email = people(&[*who])[0];
-            let pkey = pkey(&format!("p{key}"));
             let new = NewProfile {
-                pkey,
+                pkey: format!("p{key}"),
                 attributes: b"{}".to_vec(),
                 identifiers: vec![email],
                 email: Some(email),

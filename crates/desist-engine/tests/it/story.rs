@@ -83,7 +83,7 @@ pub fn pkey(value: &str) -> Identifier {
 fn create(ctx: &mut Ctx<'_>, story: &Story, key: &str, name: &str, opt_out: bool) -> Outcome<Option<Accepted>> {
     let email = story.email(name);
     let new = NewProfile {
-        pkey: pkey(key),
+        pkey: key.to_owned(),
         attributes: name.as_bytes().to_vec(),
         identifiers: vec![email],
         email: Some(email),
@@ -167,6 +167,10 @@ pub fn state(engine: &Engine) -> String {
                 }
                 desist_store::Row::Profile(no) | desist_store::Row::Vault(desist_store::Owner::Profile(no)) => format!("profile {}", no.0),
                 desist_store::Row::Vault(desist_store::Owner::Request(_)) => "evidence".to_owned(),
+                desist_store::Row::Subscription(_, subject, _) => format!("subscription of {}", subject.0),
+                desist_store::Row::PrivacyRequest(no) | desist_store::Row::Vault(desist_store::Owner::PrivacyRequest(no)) => {
+                    format!("privacy request {no}")
+                }
             };
             *rows.entry(kind).or_insert(0) += 1;
         })?;

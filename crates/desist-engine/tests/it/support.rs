@@ -89,7 +89,7 @@ impl Home {
         Self {
             dir: directory(),
             env: Arc::new(Fake { now_ms: AtomicI64::new(START * 1000), entropy: Mutex::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)) }),
-            policy: Policy { api_opt_in_own: true, time_zone, purposes: Vec::new() },
+            policy: Policy { api_opt_in_own: true, time_zone, purposes: Vec::new(), searched: desist_engine::search::Searched::default() },
             business: None,
             openings: Arc::default(),
             opened: Arc::default(),

@@ -17,8 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Coordinator, ImportRow, KeyRow, Owner, ProfileRow, REMEMBER_SECONDS, Read, Remembered, RequestRow, Row, Sealed, Status, StoreError,
-    Totals, Write,
+    Coordinator, ImportRow, KeyRow, Owner, Page, PrivacyRow, ProfileRow, REMEMBER_SECONDS, Read, Remembered, RequestRow, Row, Sealed,
+    ServiceRow, Status, StoreError, SubscriptionRow, Subscriptions, TimeColumn, Totals, Write,
 };
 
 /// One transaction on one connection.
@@ -137,11 +137,73 @@ fn profile(row: &SqlRow<'_>) -> rusqlite::Result<ProfileRow> {
     Ok(ProfileRow { created_ms: row.get(0)?, modified_ms: row.get(1)?, opt_out_ended_ms: row.get(2)? })
 }
 
+const SERVICE: &str = "no, pkey, name, attributes, created_ms, modified_ms";
+const SUBSCRIPTION: &str = "no, pkey, subject, service, created_ms";
+const PRIVACY_REQUEST: &str = "no, pkey, name_hash, type, regulation, status, created_ms, modified_ms";
+
+fn service(row: &SqlRow<'_>) -> rusqlite::Result<ServiceRow> {
+    Ok(ServiceRow {
+        no: row.get(0)?,
+        pkey: row.get(1)?,
+        name: row.get(2)?,
+        attributes: row.get(3)?,
+        created_ms: row.get(4)?,
+        modified_ms: row.get(5)?,
+    })
+}
+
+fn subscription(row: &SqlRow<'_>) -> rusqlite::Result<SubscriptionRow> {
+    Ok(SubscriptionRow {
+        no: row.get(0)?,
+        pkey: row.get(1)?,
+        subject: SubjectNo(row.get(2)?),
+        service: row.get(3)?,
+        created_ms: row.get(4)?,
+    })
+}
+
+fn privacy_request(row: &SqlRow<'_>) -> rusqlite::Result<PrivacyRow> {
+    Ok(PrivacyRow {
+        no: row.get(0)?,
+        pkey: row.get(1)?,
+        name_hash: row.get(2)?,
+        kind: row.get::<_, Name<_>>(3)?.0,
+        regulation: row.get(4)?,
+        status: row.get::<_, Name<_>>(5)?.0,
+        created_ms: row.get(6)?,
+        modified_ms: row.get(7)?,
+    })
+}
+
+/// The column and the number that select subscriptions.
+fn subscriptions_sql(which: Subscriptions) -> (&'static str, u64) {
+    match which {
+        Subscriptions::Of(subject) => ("subject", subject.0),
+        Subscriptions::To(service) => ("service", service),
+    }
+}
+
+/// The least value above every text that begins with `prefix`: a text, or else a blob, which `SQLite`
+/// sorts after all texts.
+fn above(prefix: &str) -> ToSqlOutput<'static> {
+    let mut text = prefix.to_owned();
+    while let Some(last) = text.pop() {
+        // Texts compare as their code points do, among which the surrogates are missing.
+        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(last as u32 + 1) };
+        if let Some(next) = next {
+            text.push(next);
+            return text.into();
+        }
+    }
+    ToSqlOutput::Owned(rusqlite::types::Value::Blob(Vec::new()))
+}
+
 /// The kind of a vault item's owner, and its number or id.
 fn owner_sql(owner: Owner) -> (&'static str, ToSqlOutput<'static>) {
     match owner {
         Owner::Profile(subject) => ("profile", (subject.0 as i64).into()),
         Owner::Request(id) => ("request", id.to_string().into()),
+        Owner::PrivacyRequest(no) => ("privacy_request", (no as i64).into()),
     }
 }
 
@@ -318,6 +380,106 @@ impl Read for Session<'_> {
         self.one("SELECT created_ms, modified_ms, opt_out_ended_ms FROM profile WHERE subject = ?", [subject.0], profile)
     }
 
+    fn profiles(&mut self, after: SubjectNo, limit: usize) -> Result<Vec<SubjectNo>, StoreError> {
+        let sql = "SELECT subject FROM profile WHERE subject > ? ORDER BY subject LIMIT ?";
+        self.all(sql, params![after.0, limit], |row| row.get(0).map(SubjectNo))
+    }
+
+    fn profile_count(&mut self) -> Result<u64, StoreError> {
+        Ok(self.one("SELECT count(*) FROM profile", [], |row| row.get(0))?.unwrap_or_default())
+    }
+
+    fn profiles_by_time(&mut self, column: TimeColumn, page: Page<i64>) -> Result<Vec<(i64, SubjectNo)>, StoreError> {
+        let column = match column {
+            TimeColumn::Created => "created_ms",
+            TimeColumn::Modified => "modified_ms",
+        };
+        let (above, order, start) = if page.descending { ("<", "DESC", i64::MAX) } else { (">", "ASC", i64::MIN) };
+        let (value, no) = page.after.unwrap_or((start, if page.descending { i64::MAX as u64 } else { 0 }));
+        let sql = format!(
+            "SELECT {column}, subject FROM profile WHERE ({column}, subject) {above} (?, ?) ORDER BY {column} {order}, subject {order} LIMIT ?"
+        );
+        self.all(&sql, params![value, no, page.limit], |row| Ok((row.get(0)?, SubjectNo(row.get(1)?))))
+    }
+
+    fn denied_profiles(&mut self, after: IdentifierNo, limit: usize) -> Result<Vec<(IdentifierNo, SubjectNo)>, StoreError> {
+        let sql = "SELECT no, subject FROM (SELECT no FROM identifier WHERE kind = 4 AND (denied | linked) & 1 <> 0 AND no > ? ORDER BY no LIMIT ?)
+                   JOIN hold ON hold.identifier = no ORDER BY no, subject";
+        self.all(sql, params![after.0, limit], |row| Ok((IdentifierNo(row.get(0)?), SubjectNo(row.get(1)?))))
+    }
+
+    fn profile_texts(&mut self, field: &str, prefix: &str, page: Page<&str>) -> Result<Vec<(String, SubjectNo)>, StoreError> {
+        let (value, no) = page.after.unwrap_or_default();
+        let row = |row: &SqlRow<'_>| Ok((row.get(0)?, SubjectNo(row.get(1)?)));
+        let select = "SELECT value, subject FROM profile_text WHERE field = ?";
+        // One lower and one upper bound in each, for the index to seek.
+        match (page.after.is_some(), page.descending) {
+            (true, false) => {
+                let sql = format!("{select} AND (value, subject) > (?, ?) AND value < ? ORDER BY value, subject LIMIT ?");
+                self.all(&sql, params![field, value, no, above(prefix), page.limit], row)
+            }
+            (false, false) => {
+                let sql = format!("{select} AND value >= ? AND value < ? ORDER BY value, subject LIMIT ?");
+                self.all(&sql, params![field, prefix, above(prefix), page.limit], row)
+            }
+            (true, true) => {
+                let sql = format!("{select} AND value >= ? AND (value, subject) < (?, ?) ORDER BY value DESC, subject DESC LIMIT ?");
+                self.all(&sql, params![field, prefix, value, no, page.limit], row)
+            }
+            (false, true) => {
+                let sql = format!("{select} AND value >= ? AND value < ? ORDER BY value DESC, subject DESC LIMIT ?");
+                self.all(&sql, params![field, prefix, above(prefix), page.limit], row)
+            }
+        }
+    }
+
+    fn profile_text_count(&mut self, field: &str, prefix: &str) -> Result<u64, StoreError> {
+        let sql = "SELECT count(*) FROM profile_text WHERE field = ? AND value >= ? AND value < ?";
+        Ok(self.one(sql, params![field, prefix, above(prefix)], |row| row.get(0))?.unwrap_or_default())
+    }
+
+    fn services(&mut self) -> Result<Vec<ServiceRow>, StoreError> {
+        self.all(&format!("SELECT {SERVICE} FROM service ORDER BY no"), [], service)
+    }
+
+    fn subscription(&mut self, pkey: &str) -> Result<Option<SubscriptionRow>, StoreError> {
+        self.one(&format!("SELECT {SUBSCRIPTION} FROM subscription WHERE pkey = ?"), [pkey], subscription)
+    }
+
+    fn subscribed(&mut self, subject: SubjectNo, service: u64) -> Result<Option<SubscriptionRow>, StoreError> {
+        let sql = format!("SELECT {SUBSCRIPTION} FROM subscription WHERE subject = ? AND service = ?");
+        self.one(&sql, [subject.0, service], subscription)
+    }
+
+    fn subscriptions(&mut self, which: Subscriptions, after: u64, limit: usize) -> Result<Vec<SubscriptionRow>, StoreError> {
+        let (column, value) = subscriptions_sql(which);
+        let sql = format!("SELECT {SUBSCRIPTION} FROM subscription WHERE {column} = ? AND no > ? ORDER BY no LIMIT ?");
+        self.all(&sql, params![value, after, limit], subscription)
+    }
+
+    fn subscription_count(&mut self, which: Subscriptions) -> Result<u64, StoreError> {
+        let (column, value) = subscriptions_sql(which);
+        let sql = format!("SELECT count(*) FROM subscription WHERE {column} = ?");
+        Ok(self.one(&sql, [value], |row| row.get(0))?.unwrap_or_default())
+    }
+
+    fn privacy_request(&mut self, pkey: &str) -> Result<Option<PrivacyRow>, StoreError> {
+        self.one(&format!("SELECT {PRIVACY_REQUEST} FROM privacy_request WHERE pkey = ?"), [pkey], privacy_request)
+    }
+
+    fn privacy_request_named(&mut self, name_hash: &[u8; 32]) -> Result<bool, StoreError> {
+        Ok(self.one("SELECT 1 FROM privacy_request WHERE name_hash = ?", [name_hash], |_| Ok(()))?.is_some())
+    }
+
+    fn privacy_requests(&mut self, after: u64, limit: usize) -> Result<Vec<PrivacyRow>, StoreError> {
+        let sql = format!("SELECT {PRIVACY_REQUEST} FROM privacy_request WHERE no > ? ORDER BY no LIMIT ?");
+        self.all(&sql, params![after, limit], privacy_request)
+    }
+
+    fn privacy_request_count(&mut self) -> Result<u64, StoreError> {
+        Ok(self.one("SELECT count(*) FROM privacy_request", [], |row| row.get(0))?.unwrap_or_default())
+    }
+
     fn import(&mut self, import: &[u8; 32]) -> Result<Option<ImportRow>, StoreError> {
         self.one("SELECT rows, accepted, refused, finished FROM import WHERE id = ?", [Name(Digest(*import))], |row| {
             Ok(ImportRow { rows: row.get(0)?, accepted: row.get(1)?, refused: row.get(2)?, finished: row.get(3)? })
@@ -376,9 +538,19 @@ impl Read for Session<'_> {
             each,
             |row| Ok(Row::Profile(SubjectNo(row.get(0)?))),
         )?;
+        let sql = "SELECT no, subject, service IN (SELECT no FROM service) FROM subscription ORDER BY no";
+        self.scan_table("subscription", 0, sql, each, |row| Ok(Row::Subscription(row.get(0)?, SubjectNo(row.get(1)?), row.get(2)?)))?;
+        self.scan_table("privacy_request", 0, &format!("SELECT {PRIVACY_REQUEST} FROM privacy_request ORDER BY no"), each, |row| {
+            Ok(Row::PrivacyRequest(privacy_request(row)?.no))
+        })?;
+        let sql = "SELECT subject, field FROM profile_text WHERE subject NOT IN (SELECT subject FROM profile)";
+        self.scan_table("profile_text of subject", 0, sql, each, |row| {
+            Ok(Row::Broken(format!("profile_text: {} of subject {} has no profile", row.get::<_, String>(1)?, row.get::<_, i64>(0)?)))
+        })?;
         self.scan_table("vault", 0, "SELECT rowid, owner_kind, owner FROM vault ORDER BY rowid", each, |row| {
             Ok(Row::Vault(match row.get_ref(1)?.as_str()? {
                 "profile" => Owner::Profile(SubjectNo(row.get(2)?)),
+                "privacy_request" => Owner::PrivacyRequest(row.get(2)?),
                 _ => Owner::Request(row.get::<_, Name<_>>(2)?.0),
             }))
         })
@@ -520,6 +692,55 @@ impl Write for Session<'_> {
 
     fn delete_profile(&mut self, subject: SubjectNo) -> Result<(), StoreError> {
         self.run("DELETE FROM profile WHERE subject = ?", [subject.0]).map(drop)
+    }
+
+    fn put_profile_text(&mut self, subject: SubjectNo, field: &str, old: Option<&str>, new: Option<&str>) -> Result<(), StoreError> {
+        if let Some(old) = old.filter(|_| old != new) {
+            self.shredded = true;
+            self.run("DELETE FROM profile_text WHERE field = ? AND value = ? AND subject = ?", params![field, old, subject.0])?;
+        }
+        if let Some(new) = new {
+            self.run("INSERT INTO profile_text VALUES (?, ?, ?) ON CONFLICT DO NOTHING", params![field, new, subject.0])?;
+        }
+        Ok(())
+    }
+
+    fn remove_profile_texts(&mut self, field: &str, limit: usize) -> Result<usize, StoreError> {
+        self.shredded = true;
+        let sql = "DELETE FROM profile_text WHERE (field, value, subject) IN (SELECT field, value, subject FROM profile_text WHERE field = ? LIMIT ?)";
+        self.run(sql, params![field, limit])
+    }
+
+    fn put_service(&mut self, row: &ServiceRow) -> Result<(), StoreError> {
+        let ServiceRow { no, pkey, name, attributes, created_ms, modified_ms } = row;
+        let no = Some(*no).filter(|no| *no > 0);
+        let sql = format!(
+            "INSERT INTO service ({SERVICE}) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (no) DO UPDATE SET name = excluded.name, attributes = excluded.attributes, modified_ms = excluded.modified_ms"
+        );
+        self.run(&sql, params![no, pkey, name, attributes, created_ms, modified_ms]).map(drop)
+    }
+
+    fn put_subscription(&mut self, row: &SubscriptionRow) -> Result<u64, StoreError> {
+        let SubscriptionRow { no: _, pkey, subject, service, created_ms } = row;
+        let sql = "INSERT INTO subscription (pkey, subject, service, created_ms) VALUES (?, ?, ?, ?)";
+        self.run(sql, params![pkey, subject.0, service, created_ms])?;
+        Ok(self.connection.last_insert_rowid() as u64)
+    }
+
+    fn delete_subscription(&mut self, no: u64) -> Result<(), StoreError> {
+        self.run("DELETE FROM subscription WHERE no = ?", [no]).map(drop)
+    }
+
+    fn delete_subscriptions(&mut self, subject: SubjectNo) -> Result<(), StoreError> {
+        self.run("DELETE FROM subscription WHERE subject = ?", [subject.0]).map(drop)
+    }
+
+    fn put_privacy_request(&mut self, row: &PrivacyRow) -> Result<u64, StoreError> {
+        let PrivacyRow { no: _, pkey, name_hash, kind, regulation, status, created_ms, modified_ms } = row;
+        let sql =
+            "INSERT INTO privacy_request (pkey, name_hash, type, regulation, status, created_ms, modified_ms) VALUES (?, ?, ?, ?, ?, ?, ?)";
+        self.run(sql, params![pkey, name_hash, Name(kind), regulation, Name(status), created_ms, modified_ms])?;
+        Ok(self.connection.last_insert_rowid() as u64)
     }
 
     fn put_import(&mut self, import: &[u8; 32], row: &ImportRow) -> Result<(), StoreError> {

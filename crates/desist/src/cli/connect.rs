@@ -9,6 +9,7 @@ use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use desist_engine::engine::{Engine, OpenError, OpenStore, Options, Policy};
 use desist_engine::env::System;
+use desist_engine::search::Searched;
 use desist_store::sqlite::SqliteStore;
 use desist_store::{Store, StoreError};
 use http_body_util::BodyExt as _;
@@ -97,7 +98,9 @@ pub fn config(args: &StoreArgs) -> Result<Config, CliError> {
 
 /// What the engine needs of the configuration.
 pub fn policy(config: &Config) -> Policy {
+    let (sealed, clear) = config.searched();
     Policy {
+        searched: Searched { sealed, clear },
         api_opt_in_own: config.policy.api_opt_in == ApiOptIn::Own,
         time_zone: config.business.time_zone.clone(),
         purposes: config.purposes.iter().map(|purpose| (purpose.name.clone(), purpose.model)).collect(),

@@ -15,6 +15,23 @@ const STARTER: &str = r#"## The configuration of desist for the business __BUSIN
 ## "adobe" answers as Adobe Campaign does, its 500s included; "strict" answers bad input with 4xx.
 #compat = "adobe"
 
+## One [[campaign.fields]] table for each custom field of the profile, under profileAndServicesExt.
+#[[campaign.fields]]
+#name = "cusNickname"
+#type = "string"
+#label = "Nickname"
+#length = 100
+#searchable = true
+
+#[[campaign.fields]]
+#name = "cusShirtSize"
+#type = "enumeration"
+#values = ["small", "large"]
+
+[vault]
+## Searchable fields that the store keeps in clear, such as "email" and "lastName"; all others are sealed and searched in memory.
+#searchable = []
+
 [business]
 ## What consumers read on the choices page.
 #name = __NAME__

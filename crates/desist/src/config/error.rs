@@ -50,6 +50,21 @@ impl ConfigError {
 pub(super) const FIELDS: &[(&str, &str)] = &[
     ("campaign", "a table [campaign]"),
     ("campaign.compat", r#""adobe" or "strict""#),
+    ("campaign.fields", "one [[campaign.fields]] table for each custom field, at most 100"),
+    (
+        "campaign.fields.name",
+        r#""cus", an upper-case letter or digit, then letters and digits, at most 64 bytes, such as "cusShoeSize", each name once whatever its case"#,
+    ),
+    ("campaign.fields.type", r#""string", "number", "boolean", "date" or "enumeration""#),
+    ("campaign.fields.label", r#"a text such as "Shoe size" of at most 128 bytes"#),
+    ("campaign.fields.length", r#"a whole number from 1 to 255, with type = "string" only"#),
+    (
+        "campaign.fields.values",
+        r#"a list of 1 to 200 names of 1 to 64 of A-Z a-z 0-9 _ such as ["small", "large"], each once, with type = "enumeration" only"#,
+    ),
+    ("campaign.fields.searchable", r#"true or false; true on at most 8 fields, with type "string", "date" or "enumeration" only"#),
+    ("vault", "a table [vault]"),
+    ("vault.searchable", r#"a list of "email", "firstName", "lastName" and custom fields with searchable = true, each once"#),
     ("business", "a table [business]"),
     ("business.name", r#"a text such as "Acme, Inc." of at most 200 bytes"#),
     ("business.time_zone", r#"an IANA name such as "America/Los_Angeles""#),
@@ -139,20 +154,31 @@ pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> ConfigE
 pub(super) fn shape(file: &str, text: &str, doc: &DeTable<'_>) -> Option<ConfigError> {
     let is_table = |value: &toml::Spanned<DeValue<'_>>| value.get_ref().is_table();
     FIELDS.iter().find_map(|(field, allowed)| {
-        let (first, second) = field.split_once('.').unwrap_or((field, ""));
-        let mut value = doc.get(first)?;
-        if !second.is_empty() {
-            value = value.get_ref().as_table()?.get(second)?;
-        }
-        let good = match value.get_ref() {
-            DeValue::Array(items) if header(field).starts_with("[[") => items.iter().all(is_table),
-            DeValue::Table(_) => allowed.starts_with("a table"),
-            _ => !allowed.starts_with("a table") && !header(field).starts_with("[["),
-        };
+        let value = values_at(doc, field).into_iter().find(|value| match value.get_ref() {
+            DeValue::Array(items) if header(field).starts_with("[[") => !items.iter().all(is_table),
+            DeValue::Table(_) => !allowed.starts_with("a table"),
+            _ => allowed.starts_with("a table") || header(field).starts_with("[["),
+        })?;
         let written = text.get(value.span()).map(shorten).unwrap_or_default();
-        let problem = || format!("{written} is of the wrong type; use {allowed}");
-        (!good).then(|| ConfigError::at(file, text, value.span().start, field, problem()))
+        Some(ConfigError::at(file, text, value.span().start, field, format!("{written} is of the wrong type; use {allowed}")))
     })
+}
+
+/// Every value at a dotted path without indexes: one for each table of the lists on the way.
+fn values_at<'a, 'd>(doc: &'a DeTable<'d>, path: &str) -> Vec<&'a toml::Spanned<DeValue<'d>>> {
+    let mut tables = vec![doc];
+    let mut values = Vec::new();
+    for key in path.split('.') {
+        values = tables.iter().filter_map(|table| table.get(key)).collect();
+        tables = Vec::new();
+        for value in &values {
+            match value.get_ref() {
+                DeValue::Array(items) => tables.extend(items.iter().filter_map(|item| item.get_ref().as_table())),
+                one => tables.extend(one.as_table()),
+            }
+        }
+    }
+    values
 }
 
 /// The error that a value's type met, in our words.
@@ -193,14 +219,13 @@ pub(super) fn value(file: &str, text: &str, doc: &DeTable<'_>, error: &toml::de:
 fn unknown_key(field: &str) -> String {
     let (table, key) = field.rsplit_once('.').unwrap_or(("", field));
     let known: Vec<_> = FIELDS.iter().filter_map(|(name, _)| child(table, name)).collect();
-    let elsewhere = FIELDS.iter().find(|(name, _)| !table.is_empty() && *name == key).map(|_| String::new()).or_else(|| {
-        let (table, _) = FIELDS.iter().find_map(|(name, _)| name.rsplit_once('.').filter(|(_, last)| *last == key))?;
-        Some(table.to_owned())
-    });
-    let near = match elsewhere {
-        Some(table) if table.is_empty() => format!("; {} stands by itself, not inside another table", header(key)),
-        Some(table) => format!("; it belongs under {}", header(&table)),
-        None => did_you_mean(key, known.iter().copied()),
+    let by_itself = !table.is_empty() && FIELDS.iter().any(|(name, _)| *name == key);
+    let elsewhere = FIELDS.iter().filter_map(|(name, _)| name.rsplit_once('.').filter(|(_, last)| *last == key));
+    let elsewhere: Vec<_> = elsewhere.map(|(table, _)| header(table)).collect();
+    let near = match () {
+        () if by_itself => format!("; {} stands by itself, not inside another table", header(key)),
+        () if elsewhere.is_empty() => did_you_mean(key, known.iter().copied()),
+        () => format!("; it belongs under {}", elsewhere.join(" or ")),
     };
     let place = if table.is_empty() { "tables".to_owned() } else { format!("keys of {}", header(table)) };
     format!("unknown key {:?}{near}; known {place}: {}", shorten(key), known.join(", "))
@@ -208,7 +233,7 @@ fn unknown_key(field: &str) -> String {
 
 /// How a table's header is written.
 pub(super) fn header(table: &str) -> String {
-    if matches!(table, "sites" | "purposes") { format!("[[{table}]]") } else { format!("[{table}]") }
+    if matches!(table, "campaign.fields" | "sites" | "purposes") { format!("[[{table}]]") } else { format!("[{table}]") }
 }
 
 /// The last name of `field` if it stands directly in `table`.

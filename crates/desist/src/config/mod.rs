@@ -2,6 +2,7 @@
 
 mod docs;
 mod error;
+mod fields;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -15,11 +16,14 @@ use toml::de::{DeTable, Deserializer};
 pub use self::{
     docs::{reference_markdown, starter_file},
     error::ConfigError,
-    types::{ApiOptIn, BaseUrl, Business, Campaign, Compat, Config, DeviceKind, Limits, Policy, Purpose, Server, Site, TlsFiles},
+    types::{
+        ApiOptIn, BaseUrl, Business, Campaign, Compat, Config, CustomField, DeviceKind, FieldKind, Limits, Policy, Purpose, Server, Site,
+        TlsFiles, Vault,
+    },
 };
 use crate::limits::{
-    BUSINESS_NAME_BYTES_MAX, CONFIG_BYTES_MAX, PURPOSE_DESCRIPTION_BYTES_MAX, PURPOSE_NAME_BYTES_MAX, PURPOSES_MAX, SITE_ID_BYTES_MAX,
-    SITES_MAX, TRUSTED_PROXIES_MAX,
+    BUSINESS_NAME_BYTES_MAX, CONFIG_BYTES_MAX, CUSTOM_FIELDS_MAX, PURPOSE_DESCRIPTION_BYTES_MAX, PURPOSE_NAME_BYTES_MAX, PURPOSES_MAX,
+    SITE_ID_BYTES_MAX, SITES_MAX, TRUSTED_PROXIES_MAX,
 };
 
 /// The text that a configuration was read from.
@@ -53,6 +57,11 @@ impl Source {
         let doc = doc.as_ref().map(toml::Spanned::get_ref);
         found.into_iter().map(|(path, problem)| self.error(doc, &path, problem)).collect()
     }
+}
+
+/// A wrong value as an error line shows it.
+fn shown(text: &str) -> String {
+    format!("{:?}", error::shorten(text))
 }
 
 impl Config {
@@ -109,11 +118,11 @@ impl Config {
     /// What types alone cannot say: the path of the first bad value, and what is bad about it.
     fn first_problem(&self) -> Option<(String, String)> {
         let problem = |path: &str, text: String| Some((path.to_owned(), text));
-        let shown = |text: &str| format!("{:?}", error::shorten(text));
         if self.business.name.as_ref().is_some_and(|n| n.trim().is_empty() || n.len() > BUSINESS_NAME_BYTES_MAX) {
             return problem("business.name", "is empty or too long".to_owned());
         }
         for (path, len, max) in [
+            ("campaign.fields", self.campaign.fields.len(), CUSTOM_FIELDS_MAX),
             ("sites", self.sites.len(), SITES_MAX),
             ("purposes", self.purposes.len(), PURPOSES_MAX),
             ("server.trusted_proxies", self.server.trusted_proxies.len(), TRUSTED_PROXIES_MAX),
@@ -161,7 +170,7 @@ impl Config {
                 }
             }
         }
-        None
+        self.first_field_problem()
     }
 
     /// Why `serve` refuses the private listener as configured, if it does.

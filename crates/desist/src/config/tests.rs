@@ -8,7 +8,10 @@ use super::{
     error::{FIELDS, did_you_mean, header},
     *,
 };
-use crate::limits::{ERROR_VALUE_CHARS_MAX, PURPOSES_MAX, TRUSTED_PROXIES_MAX, URL_BYTES_MAX};
+use crate::limits::{
+    CUSTOM_FIELD_CHARS_MAX, CUSTOM_FIELD_LABEL_BYTES_MAX, CUSTOM_FIELD_NAME_BYTES_MAX, CUSTOM_FIELDS_SEARCHABLE_MAX,
+    ENUMERATION_VALUE_BYTES_MAX, ENUMERATION_VALUES_MAX, ERROR_VALUE_CHARS_MAX, PURPOSES_MAX, TRUSTED_PROXIES_MAX, URL_BYTES_MAX,
+};
 
 /// A broken file of each kind.
 const BROKEN: &[(&str, &str)] = &[
@@ -79,6 +82,64 @@ const BROKEN: &[(&str, &str)] = &[
     ("limit negative", "[limits]\nrequests_per_minute_per_key = -1\n"),
     ("limit as text", "[limits]\nrequests_per_minute_per_key = \"6000\"\n"),
     ("limit too large", "[limits]\nrequests_per_minute_per_key = 5000000000\n"),
+    ("custom field without type", "[[campaign.fields]]\nname = \"cusA\"\n"),
+    ("custom field without name", "[[campaign.fields]]\ntype = \"date\"\n"),
+    ("unknown type", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"numeric\"\n"),
+    ("misspelt type", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"bolean\"\n"),
+    ("type as a table", "[[campaign.fields]]\nname = \"cusA\"\ntype = { string = {} }\n"),
+    ("second type as a table", "[campaign]\nfields = [{ name = \"cusA\", type = \"date\" }, { name = \"cusB\", type = { date = 5 } }]\n"),
+    ("model as a table", "[[purposes]]\nname = \"ads\"\nmodel = { opt_in = {} }\n"),
+    ("unknown key of a custom field", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"date\"\nlabels = \"A\"\n"),
+    ("custom fields before their table", "[[fields]]\nname = \"cusA\"\ntype = \"date\"\n"),
+    ("key of several other tables", "[server]\nname = \"Acme\"\n"),
+    ("one table for custom fields", "[campaign.fields]\nname = \"cusA\"\n"),
+    ("names for custom fields", "[campaign]\nfields = [\"cusA\"]\n"),
+    ("custom field without cus", "[[campaign.fields]]\nname = \"shoeSize\"\ntype = \"number\"\n"),
+    ("custom field with cus alone", "[[campaign.fields]]\nname = \"cus\"\ntype = \"number\"\n"),
+    ("custom field in lower case", "[[campaign.fields]]\nname = \"customer\"\ntype = \"number\"\n"),
+    ("custom field with an underscore", "[[campaign.fields]]\nname = \"cusShoe_size\"\ntype = \"number\"\n"),
+    ("custom field outside ASCII", "[[campaign.fields]]\nname = \"cusGr\u{f6}sse\"\ntype = \"number\"\n"),
+    (
+        "custom field twice",
+        "[[campaign.fields]]\nname = \"cusIBAN\"\ntype = \"string\"\n[[campaign.fields]]\nname = \"cusIban\"\ntype = \"date\"\n",
+    ),
+    ("number as label", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"date\"\nlabel = 5\n"),
+    ("length zero", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"string\"\nlength = 0\n"),
+    ("length too large", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"string\"\nlength = 256\n"),
+    ("length as text", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"string\"\nlength = \"100\"\n"),
+    ("length of a number", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"number\"\nlength = 10\n"),
+    ("length of a boolean", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"boolean\"\nlength = 10\n"),
+    ("length of a date", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"date\"\nlength = 10\n"),
+    ("length of an enumeration", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"enumeration\"\nvalues = [\"a\"]\nlength = 10\n"),
+    ("values of a string", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"string\"\nvalues = [\"a\"]\n"),
+    ("values of a number", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"number\"\nvalues = [\"a\"]\n"),
+    ("values of a boolean", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"boolean\"\nvalues = [\"a\"]\n"),
+    ("values of a date", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"date\"\nvalues = [\"a\"]\n"),
+    ("enumeration without values", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"enumeration\"\n"),
+    ("enumeration with no value", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"enumeration\"\nvalues = []\n"),
+    ("enumeration with one value as text", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"enumeration\"\nvalues = \"small\"\n"),
+    ("enumeration of numbers", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"enumeration\"\nvalues = [\"a\", 2]\n"),
+    ("enumeration with an empty value", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"enumeration\"\nvalues = [\"a\", \"\"]\n"),
+    ("enumeration with a space", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"enumeration\"\nvalues = [\"very small\"]\n"),
+    ("enumeration value twice", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"enumeration\"\nvalues = [\"a\", \"A\", \"a\"]\n"),
+    ("searchable number", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"number\"\nsearchable = true\n"),
+    ("searchable boolean", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"boolean\"\nsearchable = true\n"),
+    ("searchable as text", "[[campaign.fields]]\nname = \"cusA\"\ntype = \"string\"\nsearchable = \"yes\"\n"),
+    (
+        "second custom field wrong",
+        "[[campaign.fields]]\nname = \"cusA\"\ntype = \"date\"\n[[campaign.fields]]\nname = \"cusB\"\ntype = \"date\"\nlength = 9\n",
+    ),
+    ("unknown searchable name", "[vault]\nsearchable = [\"email\", \"lastname\"]\n"),
+    ("unknown searchable name, far from any", "[vault]\nsearchable = [\"mobilePhone\"]\n"),
+    (
+        "misspelt searchable custom field",
+        "[vault]\nsearchable = [\"cusIBN\"]\n[[campaign.fields]]\nname = \"cusIBAN\"\ntype = \"string\"\nsearchable = true\n",
+    ),
+    ("custom field that is not searchable", "[vault]\nsearchable = [\"cusA\"]\n[[campaign.fields]]\nname = \"cusA\"\ntype = \"string\"\n"),
+    ("searchable name twice", "[vault]\nsearchable = [\"email\", \"email\"]\n"),
+    ("one searchable name as text", "[vault]\nsearchable = \"email\"\n"),
+    ("unknown key of the vault", "[vault]\nserchable = [\"email\"]\n"),
+    ("list for the vault", "vault = [\"email\"]\n"),
 ];
 
 type Writer<'a> = &'a dyn Fn(usize) -> String;
@@ -163,7 +224,23 @@ fn lists_and_texts_are_bounded() {
     let url = |n: usize| format!("[[sites]]\nid = \"a\"\nurl = \"https://a.example/{}\"\n", "n".repeat(n - 18));
     let purpose = |n| format!("[[purposes]]\nname = \"{}\"\nmodel = \"opt_in\"\n", "n".repeat(n));
     let text = |n| format!("{}description = \"{}\"\n", purpose(1), "n".repeat(n));
-    let cases: [(Writer<'_>, usize, &str); 8] = [
+    let field = |name: &str, rest: &str| format!("[[campaign.fields]]\nname = \"{name}\"\n{rest}");
+    let fields = |n| pieces(n, |i| field(&format!("cus{i}"), "type = \"date\"\n"));
+    let searchable = |n| fields(n).replace("\"date\"", "\"date\"\nsearchable = true");
+    let field_name = |n| field(&format!("cus{}", "N".repeat(n - 3)), "type = \"date\"\n");
+    let label = |n| field("cusA", &format!("type = \"date\"\nlabel = \"{}\"\n", "n".repeat(n)));
+    let length = |n| field("cusA", &format!("type = \"string\"\nlength = {n}\n"));
+    let values = |values: &str| field("cusA", &format!("type = \"enumeration\"\nvalues = [{values}]\n"));
+    let count = |n| values(&pieces(n, |i| format!("\"v{i}\",")));
+    let value = |n| values(&format!("\"{}\"", "n".repeat(n)));
+    let cases: [(Writer<'_>, usize, &str); 15] = [
+        (&fields, CUSTOM_FIELDS_MAX, "at most 100"),
+        (&searchable, CUSTOM_FIELDS_SEARCHABLE_MAX, "at most 8"),
+        (&field_name, CUSTOM_FIELD_NAME_BYTES_MAX, "at most 64"),
+        (&label, CUSTOM_FIELD_LABEL_BYTES_MAX, "at most 128"),
+        (&length, CUSTOM_FIELD_CHARS_MAX, "1 to 255"),
+        (&count, ENUMERATION_VALUES_MAX, "1 to 200"),
+        (&value, ENUMERATION_VALUE_BYTES_MAX, "1 to 64"),
         (&sites, SITES_MAX, "at most 1000"),
         (&purposes, PURPOSES_MAX, "at most 48"),
         (&proxies, TRUSTED_PROXIES_MAX, "at most 256"),
@@ -184,6 +261,29 @@ fn lists_and_texts_are_bounded() {
 fn values_arrive() {
     let text = r#"
         campaign.compat = "strict"
+        [[campaign.fields]]
+        name = "cusShoeSize"
+        type = "number"
+        label = "Shoe size"
+        [[campaign.fields]]
+        name = "cus2ndName"
+        type = "string"
+        length = 100
+        searchable = true
+        [[campaign.fields]]
+        name = "cusSize"
+        type = "enumeration"
+        values = ["small", "Small"]
+        searchable = true
+        [[campaign.fields]]
+        name = "cusMember"
+        type = "boolean"
+        searchable = false
+        [[campaign.fields]]
+        name = "cusSince"
+        type = "date"
+        [vault]
+        searchable = ["cusSize", "email"]
         [business]
         name = "Acme"
         time_zone = "europe/berlin"
@@ -207,6 +307,20 @@ fn values_arrive() {
     "#;
     let config = Config::parse(text, "f").unwrap();
     assert_eq!(config.campaign.compat, Compat::Strict);
+    let [shoe_size, second_name, size, member, since] = &config.campaign.fields[..] else { panic!("five fields") };
+    assert_eq!(
+        (shoe_size.name.as_str(), shoe_size.kind, shoe_size.label.as_deref()),
+        ("cusShoeSize", FieldKind::Number, Some("Shoe size"))
+    );
+    assert_eq!((second_name.kind, second_name.chars_max(), second_name.searchable), (FieldKind::String, 100, true));
+    assert_eq!(
+        (size.kind, &size.values[..], size.searchable),
+        (FieldKind::Enumeration, &["small".to_owned(), "Small".to_owned()][..], true)
+    );
+    assert_eq!((member.kind, member.values.len(), member.searchable), (FieldKind::Boolean, 0, false));
+    assert_eq!((since.kind, since.label.as_deref(), since.length, since.searchable), (FieldKind::Date, None, None, false));
+    assert_eq!(since.chars_max(), CUSTOM_FIELD_CHARS_MAX);
+    assert_eq!(config.vault.searchable, ["cusSize", "email"]);
     assert_eq!(config.business.time_zone.iana_name(), Some("Europe/Berlin"));
     let [shop, blog] = &config.sites[..] else { panic!("two sites") };
     assert_eq!(shop.url.as_str(), "https://Shop.example:8443/eu");
@@ -220,6 +334,23 @@ fn values_arrive() {
     assert_eq!(config.limits.requests_per_minute_per_key.map(std::num::NonZero::get), Some(60));
     // What is read can be written and read again.
     assert_eq!(Config::parse(&toml::to_string(&config).unwrap(), "f").unwrap(), config);
+}
+
+#[test]
+fn a_searchable_field_is_either_sealed_or_in_clear() {
+    let fields = pieces(3, |i| format!("[[campaign.fields]]\nname = \"cus{}\"\ntype = \"string\"\nsearchable = {}\n", 3 - i, i != 1));
+    let cases: [(&str, &[&str], &[&str]); 4] = [
+        ("", &["email", "lastName", "firstName", "cus3", "cus1"], &[]),
+        ("\"firstName\", \"email\"", &["lastName", "cus3", "cus1"], &["email", "firstName"]),
+        ("\"cus1\"", &["email", "lastName", "firstName", "cus3"], &["cus1"]),
+        ("\"cus1\", \"cus3\", \"firstName\", \"lastName\", \"email\"", &[], &["email", "lastName", "firstName", "cus3", "cus1"]),
+    ];
+    for (vault, sealed, clear) in cases {
+        let config = Config::parse(&format!("[vault]\nsearchable = [{vault}]\n{fields}"), "f").unwrap();
+        assert_eq!(config.searched(), (sealed.iter().map(ToString::to_string).collect(), clear.iter().map(ToString::to_string).collect()));
+    }
+    let built_in = ["email", "lastName", "firstName"].map(str::to_owned).to_vec();
+    assert_eq!(Config::default().searched(), (built_in, Vec::new()));
 }
 
 /// Every table and key of the schema as a dotted path.
@@ -254,7 +385,7 @@ fn errors_and_starter_file_know_every_key() {
     schema_paths("", &schema(), &mut paths);
     assert_eq!(FIELDS.iter().map(|(path, _)| (*path).to_owned()).collect::<BTreeSet<_>>(), paths);
     for path in &paths {
-        let list = schema().pointer(&format!("/properties/{path}/items/properties")).is_some();
+        let list = schema().pointer(&format!("/properties/{}/items/properties", path.replace('.', "/properties/"))).is_some();
         assert_eq!(header(path).starts_with("[["), list, "{path}");
     }
 
@@ -271,7 +402,13 @@ fn errors_and_starter_file_know_every_key() {
 #[test]
 fn starter_file_shows_the_defaults() {
     let uncommented = starter_file("acme").replace("\n#", "\n");
-    for default in ["compat = \"adobe\"", "time_zone = \"America/Los_Angeles\"", "api_opt_in = \"own\"", "insecure_private = false"] {
+    for default in [
+        "compat = \"adobe\"",
+        "\nsearchable = []",
+        "time_zone = \"America/Los_Angeles\"",
+        "api_opt_in = \"own\"",
+        "insecure_private = false",
+    ] {
         assert!(uncommented.contains(default), "{default}");
     }
     let server = Config::default().server;
@@ -301,6 +438,8 @@ fn deep_and_long_files_end_soon() {
         "[[sites]]\n".repeat(n / 8),
         pieces(n / 8, |i| format!("a{i}=1\n")),
         pieces(40_000, |i| format!("[[sites]]\nid=\"{i}\"\n")),
+        pieces(20_000, |i| format!("[[campaign.fields]]\nname=\"cus{i}\"\ntype=\"date\"\n")),
+        format!("[vault]\nsearchable = [{}]", "\"email\",".repeat(100_000)),
     ] {
         let started = std::time::Instant::now();
         fuzz_config(text.as_bytes());

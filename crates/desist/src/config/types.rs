@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    num::NonZeroU32,
+    num::{NonZeroU8, NonZeroU32},
     path::PathBuf,
 };
 
@@ -22,6 +22,8 @@ use crate::limits::URL_BYTES_MAX;
 pub struct Config {
     /// The Campaign privacy API on the private listener.
     pub campaign: Campaign,
+    /// What the store keeps in clear of the profiles that it otherwise keeps sealed.
+    pub vault: Vault,
     /// Who the business is.
     pub business: Business,
     /// The web sites, apps and other surfaces of the business, one `[[sites]]` table each, at most 1000.
@@ -48,6 +50,9 @@ pub struct Campaign {
     /// `"adobe"` answers as Adobe Campaign does, status 500 for some bad input included; `"strict"` answers bad
     /// input with 4xx and unknown members with an error.
     pub compat: Compat,
+    /// The fields that the business adds to the Campaign profile, one `[[campaign.fields]]` table each, at most 100. They are
+    /// shown and written under `profileAndServicesExt`.
+    pub fields: Vec<CustomField>,
 }
 
 /// How closely the Campaign API follows Adobe's behaviour.
@@ -60,6 +65,56 @@ pub enum Compat {
     Adobe,
     /// Bad input is always a 4xx.
     Strict,
+}
+
+/// One `[[campaign.fields]]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CustomField {
+    /// The member's name in a profile: `cus`, then an upper-case letter or a digit, then letters and digits, at most 64 bytes,
+    /// once only. Two names that differ in case alone are the same.
+    pub name: String,
+    /// What a value is: `"string"`, a text; `"number"`; `"boolean"`, true or false; `"date"`; `"enumeration"`, one of `values`.
+    #[serde(rename = "type")]
+    pub kind: FieldKind,
+    /// What people read in place of the name, at most 128 bytes.
+    pub label: Option<String>,
+    /// The most characters of a value, 1 to 255, with `type = "string"` only. Without it: 255.
+    pub length: Option<NonZeroU8>,
+    /// The values to choose from, with `type = "enumeration"` only, and required there: 1 to 200 names of letters, digits and
+    /// `_`, at most 64 bytes each, each once. The value of a profile that has none is an empty text.
+    #[serde(default)]
+    pub values: Vec<String>,
+    /// Whether `byText` and `_order` can use the field, with `type` `"string"`, `"date"` or `"enumeration"` only. At most 8 fields.
+    #[serde(default)]
+    pub searchable: bool,
+}
+
+/// What a value of a custom field is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(inline)]
+pub enum FieldKind {
+    /// A text of at most `length` characters.
+    String,
+    /// A number.
+    Number,
+    /// True or false.
+    Boolean,
+    /// A date.
+    Date,
+    /// One of `values`.
+    Enumeration,
+}
+
+/// `[vault]`
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Vault {
+    /// Which of `email`, `firstName`, `lastName` and the custom fields with `searchable = true` the store keeps in clear, each
+    /// once, so that lists of many millions of profiles need no memory. Every other one is sealed and searched in memory,
+    /// which takes at most 250 bytes a profile.
+    pub searchable: Vec<String>,
 }
 
 /// `[business]`

@@ -28,6 +28,8 @@ use desist_store::{Read, StoreError};
 use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 
 use self::auth::Caller;
+use self::campaign::Schemas;
+use self::campaign::schema::Field;
 use self::openapi::Endpoint;
 use self::problem::Problem;
 use crate::config::Config;
@@ -42,6 +44,8 @@ pub struct App {
     pub config: Arc<ArcSwap<Config>>,
     /// What links to the private listener start with.
     pub private_base: Arc<ArcSwap<String>>,
+    /// The fields of the Campaign API, the business's own included.
+    pub schemas: Arc<ArcSwap<Schemas>>,
     /// Whether this is a server, rather than a command that opened the store itself.
     pub serving: bool,
     limiter: Arc<ArcSwapOption<DefaultKeyedRateLimiter<u32>>>,
@@ -58,6 +62,7 @@ impl App {
             engine,
             config: Arc::new(ArcSwap::from_pointee(Config::default())),
             private_base: Arc::new(ArcSwap::from_pointee(String::new())),
+            schemas: Arc::new(ArcSwap::from_pointee(Schemas::new(Vec::new()))),
             serving,
             limiter: Arc::default(),
             reload,
@@ -72,6 +77,7 @@ impl App {
         if limit != self.config.load().limits.requests_per_minute_per_key {
             self.limiter.store(limit.map(|limit| Arc::new(RateLimiter::keyed(Quota::per_minute(limit)))));
         }
+        self.schemas.store(Arc::new(Schemas::new(config.campaign.fields.iter().map(Field::from).collect())));
         self.config.store(Arc::new(config));
     }
 
@@ -181,8 +187,11 @@ fn router(endpoints: Vec<Endpoint>) -> Router<App> {
 pub fn private(app: &App) -> Router {
     let keyed = router(endpoints()).layer(middleware::from_fn_with_state(app.clone(), auth::require_key));
     let campaign = Router::new()
+        .route("/{org}/campaign", any(campaign::handler::handle))
+        .route("/{org}/campaign/", any(campaign::handler::handle))
         .route("/{org}/campaign/{*rest}", any(campaign::handler::handle))
-        .layer(DefaultBodyLimit::max(campaign::profile::BODY_BYTES_MAX));
+        .layer(DefaultBodyLimit::max(campaign::schema::BODY_BYTES_MAX))
+        .route("/ims/token/v3", post(campaign::token::issue).layer(DefaultBodyLimit::max(campaign::token::BODY_BYTES_MAX)));
     finish(app, router(open_endpoints()).merge(keyed).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).merge(campaign))
 }
 
@@ -245,6 +254,7 @@ mod tests {
     use desist_engine::engine::{Options, Policy};
     use desist_engine::env::System;
     use desist_engine::queue::Lane;
+    use desist_engine::search::Searched;
     use desist_store::sqlite::SqliteStore;
     use tower::ServiceExt as _;
 
@@ -261,7 +271,8 @@ mod tests {
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(std::io::stderr).init();
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().to_owned();
-        let policy = Policy { api_opt_in_own: true, time_zone: jiff::tz::TimeZone::UTC, purposes: Vec::new() };
+        let policy =
+            Policy { api_opt_in_own: true, time_zone: jiff::tz::TimeZone::UTC, purposes: Vec::new(), searched: Searched::default() };
         let open_store = Box::new(move || Ok(Box::new(SqliteStore::open(&data)?) as _));
         let options =
             Options { business: None, keys: directory.path().join("keys"), snapshot: None, policy, env: Arc::new(System), open_store };

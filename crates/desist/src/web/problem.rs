@@ -106,7 +106,8 @@ impl From<Refusal> for Problem {
             Refusal::Expired => Self::new(StatusCode::GONE, "expired", title),
             Refusal::WrongToken => unprocessable("wrong_token").at("/confirm_token"),
             Refusal::NotWaiting => Self::new(StatusCode::CONFLICT, "not_waiting", title),
-            Refusal::Vault(_) | Refusal::Profile => Self::internal(),
+            // Those of the Campaign API, which answers in its own words.
+            Refusal::Vault(_) | Refusal::Profile | Refusal::Taken | Refusal::TooMany => Self::internal(),
         }
     }
 }

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use desist::web::campaign::profile::{Access, FIELDS, Field, Type};
+use desist::web::campaign::profile;
+use desist::web::campaign::schema::{Access, Type};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Server, run, send};
@@ -95,7 +96,7 @@ fn consumer_opts_out(server: &Server, identifiers: &Value) {
 /// A record as a system that keeps its own copy sends it back: all that may be written.
 fn synced(mut record: Value) -> Value {
     let members = record.as_object_mut().expect("an object");
-    members.retain(|name, _| FIELDS.iter().any(|field| field.name == name && field.access != Access::Server));
+    members.retain(|name, _| profile::schema([]).fields().iter().any(|field| field.name == *name && field.access != Access::Server));
     members.insert("ccpaOptOut".to_owned(), false.into());
     record
 }
@@ -563,8 +564,8 @@ fn every_field_refuses_what_it_cannot_hold_and_names_itself() {
     let one = format!("{PROFILE}{}", pkey(&made));
     let before = (get(&server, pkey(&made)).text, entries(&server));
     let mut checked = 0;
-    for field in FIELDS {
-        let Field { name, ty, access, .. } = *field;
+    for field in profile::schema([]).fields() {
+        let (name, ty, access) = (field.name.as_str(), &field.ty, field.access);
         let mut cases = vec![
             ("null", member(name, b"null", false), name),
             ("array", member(name, b"[1]", false), name),

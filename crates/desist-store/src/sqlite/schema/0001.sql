@@ -34,6 +34,9 @@ CREATE TABLE identifier (
   opted_in INTEGER NOT NULL
 ) STRICT;
 
+-- Campaign keys that may not be sold: 4 is the kind, 1 the bit of `sale`.
+CREATE INDEX identifier_denied_profile ON identifier (no) WHERE kind = 4 AND (denied | linked) & 1 <> 0;
+
 CREATE TABLE subject (no INTEGER PRIMARY KEY, marks TEXT NOT NULL, held INTEGER NOT NULL) STRICT;
 
 CREATE TABLE hold (
@@ -70,10 +73,52 @@ CREATE TABLE profile (
   modified_ms INTEGER NOT NULL,
   opt_out_ended_ms INTEGER
 ) STRICT;
+CREATE INDEX profile_by_created ON profile (created_ms, subject);
+CREATE INDEX profile_by_modified ON profile (modified_ms, subject);
 
--- Sealed data. `owner` is the number of a subject or the id of a request.
+-- The fields of `vault.searchable`, in clear because the operator said so.
+CREATE TABLE profile_text (
+  field TEXT NOT NULL,
+  value TEXT NOT NULL,
+  subject INTEGER NOT NULL,
+  PRIMARY KEY (field, value, subject)
+) STRICT, WITHOUT ROWID;
+
+-- What profiles can subscribe to. `attributes` is JSON.
+CREATE TABLE service (
+  no INTEGER PRIMARY KEY,
+  pkey TEXT NOT NULL UNIQUE,
+  name TEXT NOT NULL UNIQUE,
+  attributes TEXT NOT NULL,
+  created_ms INTEGER NOT NULL,
+  modified_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE subscription (
+  no INTEGER PRIMARY KEY,
+  pkey TEXT NOT NULL UNIQUE,
+  subject INTEGER NOT NULL,
+  service INTEGER NOT NULL,
+  created_ms INTEGER NOT NULL,
+  UNIQUE (subject, service)
+) STRICT;
+CREATE INDEX subscription_by_service ON subscription (service, no);
+
+-- Requests of the Campaign API to see or delete a person's data; who it is about is in the vault.
+CREATE TABLE privacy_request (
+  no INTEGER PRIMARY KEY,
+  pkey TEXT NOT NULL UNIQUE,
+  name_hash BLOB NOT NULL UNIQUE,
+  type TEXT NOT NULL,
+  regulation TEXT NOT NULL,
+  status TEXT NOT NULL,
+  created_ms INTEGER NOT NULL,
+  modified_ms INTEGER NOT NULL
+) STRICT;
+
+-- Sealed data. `owner` is the number of a subject or privacy request, or the id of a request.
 CREATE TABLE vault (
-  owner_kind TEXT NOT NULL CHECK (owner_kind IN ('profile', 'request')),
+  owner_kind TEXT NOT NULL CHECK (owner_kind IN ('profile', 'request', 'privacy_request')),
   owner ANY NOT NULL,
   wrapped_key BLOB NOT NULL,
   ciphertext BLOB NOT NULL,

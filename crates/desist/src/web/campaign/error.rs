@@ -54,25 +54,45 @@ pub enum CampaignError {
         /// Whether it stood in the body and not in the URL.
         in_body: bool,
     },
-    /// A well-formed key with no profile behind it.
-    NotFound(Echo),
+    /// A well-formed key with nothing behind it.
+    NotFound {
+        /// The resource, as in the URL.
+        resource: &'static str,
+        /// The key as given.
+        pkey: Echo,
+    },
     /// The key in the body is another profile's than the key in the URL.
     KeyMismatch,
     /// No such field.
-    UnknownAttribute(Echo),
+    UnknownAttribute {
+        /// The resource, as in the URL.
+        resource: &'static str,
+        /// The field as given.
+        name: Echo,
+    },
     /// The server sets this field.
-    ReadOnly(&'static str),
+    ReadOnly {
+        /// The resource, as in the URL.
+        resource: &'static str,
+        /// The field.
+        field: String,
+    },
+    /// The field has to be there.
+    Missing {
+        /// The field.
+        field: String,
+    },
     /// Not one of the names that the field takes.
     NotInEnumeration {
         /// The field.
-        field: &'static str,
+        field: String,
         /// The value as given.
         value: Echo,
     },
     /// A JSON value of another type than the field's.
     WrongType {
         /// The field.
-        field: &'static str,
+        field: String,
         /// The type given.
         from: &'static str,
         /// The type of the field.
@@ -81,15 +101,34 @@ pub enum CampaignError {
     /// More characters than the field holds.
     TooLong {
         /// The field.
-        field: &'static str,
+        field: String,
         /// How many it holds.
         max: usize,
     },
     /// Right in type and length, and still not a value of the field.
     Invalid {
         /// The field.
-        field: &'static str,
+        field: String,
         /// What the value has to be.
+        must: &'static str,
+    },
+    /// Another record has this value, which is to be unique.
+    Taken {
+        /// The field.
+        field: String,
+    },
+    /// No more records of this resource are taken.
+    Full {
+        /// The resource, as in the URL.
+        resource: &'static str,
+        /// How many there can be.
+        max: usize,
+    },
+    /// A parameter of the query that cannot be used.
+    BadParameter {
+        /// Its name.
+        name: Echo,
+        /// What it has to be.
         must: &'static str,
     },
     /// A member that occurs twice; which one counts would be a guess.
@@ -105,14 +144,19 @@ pub enum CampaignError {
     },
     /// JSON, but not an object.
     NotAnObject,
-    /// More than [`super::profile::BODY_BYTES_MAX`].
+    /// More than [`super::schema::BODY_BYTES_MAX`].
     BodyTooLarge,
     /// A URL that cannot mean one thing only.
     BadUrl(&'static str),
     /// No such resource, endpoint or filter.
     UnknownResource,
-    /// The resource is there, the method is not; the caller of this module adds `Allow`.
-    MethodNotAllowed,
+    /// The resource is there, the method is not.
+    MethodNotAllowed {
+        /// The methods that are.
+        allow: &'static str,
+    },
+    /// The list that answers this question is still being made.
+    NotReady,
     /// The store cannot take the change now; nothing was changed.
     Unavailable,
 }
@@ -137,23 +181,29 @@ impl CampaignError {
             Self::KeyUnreadable { pkey: Echo(pkey), .. } => {
                 plain(404, format!("Unable to decrypt PKey.{}", pkey.as_ref().map_or(String::new(), |pkey| format!(" (PKey={pkey})"))))
             }
-            Self::NotFound(Echo(pkey)) => {
-                plain(404, format!("Unable to find document with path '/profile/{}'", pkey.as_deref().unwrap_or_default()))
+            Self::NotFound { resource, pkey: Echo(pkey) } => {
+                plain(404, format!("Unable to find document with path '/{resource}/{}'", pkey.as_deref().unwrap_or_default()))
             }
             Self::KeyMismatch => plain(500, format!("{GENERAL}RST-360012 The PKey of the body is not the PKey of the URL.")),
-            Self::UnknownAttribute(Echo(name)) => general(
+            Self::UnknownAttribute { resource, name: Echo(name) } => general(
                 500,
                 name.as_ref().map_or_else(
-                    || "A property is not valid for the 'profile' resource.".to_owned(),
-                    |name| format!("'{name}' property is not valid for the 'profile' resource."),
+                    || format!("A property is not valid for the '{resource}' resource."),
+                    |name| format!("'{name}' property is not valid for the '{resource}' resource."),
                 ),
             ),
-            Self::ReadOnly(field) => general(
+            Self::ReadOnly { resource, field } => general(
                 500,
                 format!(
-                    "Cannot update the '{field}' property that is read-only\n'{field}' property is not valid for the 'profile' resource.",
+                    "Cannot update the '{field}' property that is read-only\n'{field}' property is not valid for the '{resource}' resource.",
                 ),
             ),
+            Self::Missing { field } => general(500, format!("'{field}' is missing.")),
+            Self::Taken { field } => plain(500, format!("PGS-220000 Another record has this '{field}', which must be unique.")),
+            Self::Full { resource, max } => general(400, format!("There can be {max} records of '{resource}' and no more.")),
+            Self::BadParameter { name: Echo(name), must } => {
+                general(400, format!("{} must be {must}.", name.as_ref().map_or("A parameter".to_owned(), |name| format!("'{name}'"))))
+            }
             Self::NotInEnumeration { field, value: Echo(value) } => general(
                 500,
                 value.as_ref().map_or_else(
@@ -170,10 +220,11 @@ impl CampaignError {
             }
             Self::NotJson { line, column } => general(400, format!("The body is not JSON (line {line}, column {column}).")),
             Self::NotAnObject => general(400, "The body is not a JSON object.".to_owned()),
-            Self::BodyTooLarge => general(413, format!("The body is larger than {} bytes.", super::profile::BODY_BYTES_MAX)),
+            Self::BodyTooLarge => general(413, format!("The body is larger than {} bytes.", super::schema::BODY_BYTES_MAX)),
             Self::BadUrl(why) => general(400, format!("The URL {why}.")),
             Self::UnknownResource => general(404, "There is no such resource.".to_owned()),
-            Self::MethodNotAllowed => general(405, "The resource does not take this method.".to_owned()),
+            Self::MethodNotAllowed { allow } => general(405, format!("The resource takes {allow} alone.")),
+            Self::NotReady => general(503, "The list of profiles is being prepared; try again in a moment.".to_owned()),
             Self::Unavailable => general(503, "The change could not be stored. Nothing was changed; try again later.".to_owned()),
         }
     }
@@ -192,15 +243,19 @@ impl CampaignError {
             (_, None, text) => Value::String(text),
         }
     }
-    /// The field that the refusal is about, as in [`super::profile::FIELDS`]; always fit for a header.
+    /// The field or parameter that the refusal is about; always fit for a header.
     pub fn pointer(&self) -> Option<String> {
         match self {
-            Self::ReadOnly(field)
+            Self::ReadOnly { field, .. }
+            | Self::Missing { field }
+            | Self::Taken { field }
             | Self::NotInEnumeration { field, .. }
             | Self::WrongType { field, .. }
             | Self::TooLong { field, .. }
-            | Self::Invalid { field, .. } => Some((*field).to_owned()),
-            Self::UnknownAttribute(name) | Self::Duplicate(name) | Self::NotUtf8(name) => name.0.clone(),
+            | Self::Invalid { field, .. } => Some(field.clone()),
+            Self::UnknownAttribute { name, .. } | Self::BadParameter { name, .. } | Self::Duplicate(name) | Self::NotUtf8(name) => {
+                name.0.clone()
+            }
             Self::KeyMismatch | Self::KeyUnreadable { in_body: true, .. } => Some("PKey".to_owned()),
             _ => None,
         }
@@ -232,7 +287,7 @@ mod tests {
                 json!("Unable to decrypt PKey. (PKey=@bogus)"),
             ),
             (
-                CampaignError::UnknownAttribute(Echo::name("shoeSize")),
+                CampaignError::UnknownAttribute { resource: "profile", name: Echo::name("shoeSize") },
                 500,
                 400,
                 json!(
@@ -248,15 +303,16 @@ mod tests {
     #[test]
     fn what_may_be_somebodys_data_is_not_repeated() {
         let pkey = |text| CampaignError::KeyUnreadable { pkey: Echo::pkey(text), in_body: true };
+        let unknown = |name| CampaignError::UnknownAttribute { resource: "profile", name: Echo::name(name) };
         for error in [
-            CampaignError::UnknownAttribute(Echo::name("rosa@example.org")),
-            CampaignError::UnknownAttribute(Echo::name("5551234567")),
-            CampaignError::UnknownAttribute(Echo::name("location.5551234567")),
-            CampaignError::NotInEnumeration { field: "gender", value: Echo::choice("Rosa Vega") },
-            CampaignError::NotInEnumeration { field: "gender", value: Echo::choice(&"x".repeat(33)) },
+            unknown("rosa@example.org"),
+            unknown("5551234567"),
+            unknown("location.5551234567"),
+            CampaignError::NotInEnumeration { field: "gender".to_owned(), value: Echo::choice("Rosa Vega") },
+            CampaignError::NotInEnumeration { field: "gender".to_owned(), value: Echo::choice(&"x".repeat(33)) },
             pkey("rosa@example.org"),
             pkey(&"x".repeat(161)),
-            CampaignError::NotFound(Echo::pkey("\n")),
+            CampaignError::NotFound { resource: "profile", pkey: Echo::pkey("\n") },
         ] {
             let text = error.to_string();
             assert!(!["rosa", "Rosa", "555", "xxx", "\n'"].iter().any(|part| text.contains(part)), "{text}");

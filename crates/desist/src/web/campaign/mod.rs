@@ -1,12 +1,57 @@
 //! The profile calls of the Adobe Campaign Standard API, so that software written for them works
 //! when only the host changes.
 //!
-//! [`path`], [`profile`] and [`error`] are pure: text in, values out, no clock and no store.
+//! [`path`], [`query`], [`schema`], [`profile`], [`service`], [`metadata`] and [`error`] are pure: text
+//! in, values out, no clock and no store.
 
 pub mod error;
 pub mod handler;
+pub mod metadata;
 pub mod path;
 pub mod profile;
+pub mod query;
+pub mod schema;
+pub mod service;
+pub mod token;
+
+use self::path::{Resource, Root};
+use self::schema::{Access, Field, Schema, Type};
+
+/// The resources as one configuration has them.
+#[derive(Clone, Debug)]
+pub struct Schemas {
+    /// The profile with its built-in fields.
+    pub profile: Schema,
+    /// The profile with the business's own fields too.
+    pub profile_ext: Schema,
+    /// The service.
+    pub service: Schema,
+    /// The marketing history.
+    pub history: Schema,
+}
+
+impl Schemas {
+    /// Schemas with the business's own fields of the profile.
+    pub fn new(custom: Vec<Field>) -> Self {
+        let history =
+            ["PKey", "email", "firstName", "href", "lastName"].map(|name| Field::new(name, Type::Text(255), "", Access::Server, None));
+        Self {
+            profile: profile::schema([]),
+            profile_ext: profile::schema(custom),
+            service: service::schema(),
+            history: Schema::new("history", history.into()),
+        }
+    }
+
+    /// The schema of a resource under a root: the business's own fields are shown under Ext alone.
+    pub fn of(&self, root: Root, resource: Resource) -> &Schema {
+        match (resource, root) {
+            (Resource::Service, _) => &self.service,
+            (Resource::Profile, Root::ProfileAndServicesExt) => &self.profile_ext,
+            (Resource::Profile, Root::ProfileAndServices | Root::ProfilesAndServices) => &self.profile,
+        }
+    }
+}
 
 /// Runs everything that a stranger's bytes reach before any check of a key: never panics, and every
 /// refusal is an answer that a client can read.
@@ -21,28 +66,35 @@ pub fn fuzz_campaign(data: &[u8]) {
         assert!(error.pointer().is_none_or(|name| name.bytes().all(|byte| byte.is_ascii_graphic())));
     };
     let own = format!("@{}", "A".repeat(32));
-    for mode in [profile::Mode::Create, profile::Mode::Patch { pkey: &own }] {
-        match profile::parse_body(data, mode) {
-            Err(error) => check(error),
-            Ok(change) => {
-                let mut attributes = profile::Attributes::default();
-                profile::apply(&mut attributes, change.attributes.clone(), 0);
-                assert!(!profile::apply(&mut attributes, change.attributes, 1), "a repeat changes nothing");
-                let sealed = serde_json::to_vec(&attributes).expect("a map of JSON values is JSON");
-                let opened: profile::Attributes = serde_json::from_slice(&sealed).expect("as written");
-                assert!(opened == attributes);
-                profile::identifiers(&attributes);
-                let computed = profile::Computed { pkey: &own, ..profile::Computed::default() };
-                profile::render(&attributes, &computed, jiff::civil::Date::constant(2026, 3, 1));
+    let fields = ["cusHobby", "cusPet"].map(|name| Field::new(name, Type::Text(20), "", Access::Caller, None));
+    let schemas = Schemas::new(fields.into());
+    for (root, resource) in [(Root::ProfileAndServicesExt, Resource::Profile), (Root::ProfileAndServices, Resource::Service)] {
+        let schema = schemas.of(root, resource);
+        for mode in [schema::Mode::Create, schema::Mode::Patch { pkey: &own }] {
+            match schema.parse_body(data, mode) {
+                Err(error) => check(error),
+                Ok(change) => {
+                    let mut attributes = schema::Attributes::default();
+                    schema.apply(&mut attributes, change.attributes.clone(), 0);
+                    assert!(!schema.apply(&mut attributes, change.attributes, 1), "a repeat changes nothing");
+                    let sealed = serde_json::to_vec(&attributes).expect("a map of JSON values is JSON");
+                    let opened: schema::Attributes = serde_json::from_slice(&sealed).expect("as written");
+                    assert!(opened == attributes);
+                    profile::identifiers(schema, &attributes);
+                    let computed = profile::Computed { pkey: &own, ..profile::Computed::default() };
+                    profile::render(schema, &attributes, &computed, jiff::civil::Date::constant(2026, 3, 1));
+                }
             }
         }
     }
     let text = String::from_utf8_lossy(data);
+    let is_field = |root, resource, name: &str| schemas.of(root, resource).named(name).is_some();
     for target in [text.to_string(), format!("/acme/campaign/{text}")] {
-        if let Err(error) = path::resolve(&target) {
+        if let Err(error) = path::resolve(&target, &is_field) {
             check(error);
         }
     }
+    query::fuzz_query(data);
 }
 
 #[cfg(test)]
@@ -85,6 +137,15 @@ mod tests {
         b"%00",
         b"?",
         b"..",
+        b"byEmail",
+        b"_count",
+        b"&",
+        b"=",
+        b"text=",
+        b"email=",
+        b"_order=email%2520desc",
+        b"_lineCount=2",
+        b"_lineStart=@",
         b"\xc3\xa9",
     ];
 
