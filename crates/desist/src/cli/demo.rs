@@ -114,7 +114,9 @@ fn play(directory: &Path) -> Result<Story, CliError> {
     story = Story { runtime, server, api_key, token };
     story.expect("deny", "email", "rosa.vega@example.org")?;
 
-    say("\n7. The state is what the log says.");
+    story.campaign(&path)?;
+
+    say("\n10. The state is what the log says.");
     say(&format!("$ desist check --data {}", directory.display()));
     let args = StoreArgs { data: directory.to_owned(), business: None, keys: None, config: None };
     let found = examine(&args)?;
@@ -154,6 +156,34 @@ impl Story {
             return Err(CliError::said("the story went wrong here; please report it"));
         }
         Ok(answer)
+    }
+
+    /// What else software written for Campaign asks: lists, subscriptions, privacy requests.
+    fn campaign(&self, profile: &str) -> Result<(), CliError> {
+        say("\n7. The shop's software looks her up, and lists everybody whose data may not be sold.");
+        self.call(&Method::GET, "/acme/campaign/profileAndServices/profile/byEmail?email=ROSA.VEGA@example.org", None, &["count"])?;
+        let listed = "/acme/campaign/profileAndServicesExt/profile/byCcpaOptOut/email?ccpaOptOut_parameter=true";
+        let listed = self.call(&Method::GET, listed, None, &["content", "count"])?;
+        if listed["content"] != json!(["rosa.vega@example.org"]) {
+            return Err(CliError::said("the list should have held one address; please report it"));
+        }
+
+        say("\n8. She subscribes to the newsletter. That is another matter: her data still may not be sold.");
+        let service = json!({ "label": "News of the shop", "messageType": "email" });
+        let service = self.call(&Method::POST, "/acme/campaign/profileAndServices/service/", Some(&service), &["PKey", "name", "title"])?;
+        let subscription = json!({ "service": { "PKey": service["PKey"] } });
+        self.call(&Method::POST, &format!("{profile}/subscriptions/"), Some(&subscription), &["serviceName", "email"])?;
+        self.expect("deny", "email", "rosa.vega@example.org")?;
+
+        say("\n9. She asks to be deleted. Her data goes, her choice stays.");
+        let request = json!({ "name": "R-1", "namespaceName": "email", "reconciliationValue": "rosa.vega@example.org", "type": "delete",
+            "regulation": "ccpa" });
+        self.call(&Method::POST, "/acme/campaign/privacy/privacyTool", Some(&request), &["type", "status"])?;
+        let left = self.call(&Method::GET, "/acme/campaign/profileAndServices/profile/_count", None, &["count"])?;
+        if left["count"] != 0 {
+            return Err(CliError::said("the profile should be gone; please report it"));
+        }
+        self.expect("deny", "email", "rosa.vega@example.org")
     }
 
     fn expect(&self, decision: &str, kind: &str, value: &str) -> Result<(), CliError> {

@@ -10,7 +10,7 @@ use desist::web::campaign::profile;
 use desist::web::campaign::schema::{Access, Type};
 use serde_json::{Value, json};
 
-use crate::support::{Answer, Server, run, send};
+use crate::support::{Answer, Server, run, scale, send};
 
 /// Where `npm ci` put the clients, once for all tests of this machine.
 static CLIENTS: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -843,7 +843,7 @@ fn a_key_names_its_own_profile_whatever_is_linked_to_it() {
 
 #[test]
 fn a_phone_that_everybody_has_makes_nobody_one_person() {
-    let people = if std::env::var_os("DESIST_SCALE").is_some() { 5_000 } else { 200 };
+    let people = (200 * scale()).min(5_000);
     let (_directory, server) = configured("");
     let keys: Vec<String> = (0..people)
         .map(|n| {

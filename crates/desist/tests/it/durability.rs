@@ -20,34 +20,9 @@ use desist_store::Readers as _;
 use desist_store::sqlite::SqliteReaders;
 use serde_json::{Value, json};
 
-use crate::support::{DESIST, Server, run};
+use crate::support::{DESIST, Seeded, Server, run, scale};
 use client::{Client, Outcome};
 use disk::{Event, Image};
-
-/// A number from the environment.
-fn number(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
-}
-
-fn scale() -> usize {
-    number("DESIST_SCALE", 1)
-}
-
-/// Numbers that a seed fixes (splitmix64).
-struct Seeded(u64);
-
-impl Seeded {
-    fn new() -> Self {
-        Self(number("DESIST_SEED", 1) as u64)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
-    }
-}
 
 /// Waits until something outside this process has happened.
 fn until(what: &str, mut happened: impl FnMut() -> bool) {
@@ -258,7 +233,7 @@ fn kill_minus_nine_loses_nothing_acknowledged() {
     let (rounds, requests, clients) = (2 * scale(), 2_000 * scale(), 64);
     let directory = tempfile::tempdir().expect("a temporary directory");
     let data = directory.path();
-    let mut random = Seeded::new();
+    let mut random = Seeded::new(0);
     let mut every = Vec::new();
     for round in 0..rounds {
         let mut server = Server::start_in(data, &[]);
@@ -354,7 +329,7 @@ fn a_full_disk_refuses_intake_and_passes_by_itself() {
             .to_owned()
     };
     assert_eq!((ready(), alarm().as_str()), (200, "0"));
-    let mut random = Seeded::new();
+    let mut random = Seeded::new(0);
     let (mut taken, mut refused) = (Vec::new(), Vec::new());
     let rounds = 4 * scale();
     for round in 0..rounds {
@@ -474,7 +449,7 @@ fn the_socket_of_a_killed_server_hinders_nobody() {
 fn a_stop_under_load_answers_what_it_took() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let data = directory.path();
-    let mut random = Seeded::new();
+    let mut random = Seeded::new(0);
     for round in 0..3 * scale() {
         let mut server = Server::start_in(data, &[]);
         let (after, jitter) = (1 + random.below(500), Duration::from_micros(random.below(20_000) as u64));

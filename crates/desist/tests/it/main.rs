@@ -9,5 +9,6 @@ mod deploy;
 mod dist;
 mod durability;
 mod import;
+mod paging;
 mod privacy;
 mod tidy;

@@ -179,3 +179,31 @@ pub fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
         pointers(value, &pointer, found);
     }
 }
+
+/// A number from the environment.
+fn number(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
+}
+
+/// How much to try: 1 in CI.
+pub fn scale() -> usize {
+    number("DESIST_SCALE", 1)
+}
+
+/// Numbers that a seed fixes (splitmix64).
+pub struct Seeded(u64);
+
+impl Seeded {
+    /// Each `thread` gets numbers of its own.
+    pub fn new(thread: u64) -> Self {
+        Self((number("DESIST_SEED", 1) as u64) ^ (thread << 32))
+    }
+
+    /// The next number, below `bound`.
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((mixed ^ (mixed >> 31)) % bound as u64) as usize
+    }
+}
