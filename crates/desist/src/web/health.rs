@@ -90,6 +90,9 @@ pub async fn metrics(State(app): State<App>) -> Response {
     gauge("index_identifiers", "Identifiers that the decision index knows something of", app.engine.shared().index.len() as i64);
     gauge("waiting_interactive", "Commands that wait and that somebody waits for", interactive as i64);
     gauge("waiting_bulk", "Commands that wait behind them", bulk as i64);
+    let search = &app.engine.shared().search;
+    gauge("profile_lists_ready", "Whether lists by attribute are answered: 1, or 0 while they are made", i64::from(search.is_ready()));
+    gauge("profile_lists_bytes", "Memory of the searched attributes", search.bytes() as i64);
     let alarms = Family::<AlarmLabels, Gauge>::default();
     let standing = app.engine.alarms();
     for kind in AlarmKind::ALL {
