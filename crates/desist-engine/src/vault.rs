@@ -86,8 +86,8 @@ pub fn commitment(salted: &[u8]) -> Digest {
     Digest(Sha256::new().chain_update(b"desist/evidence/v1\0").chain_update(salted).finalize().into())
 }
 
-/// Opens everything that the log says the vault holds: each profile's data, and each request's
-/// evidence, which must be what the log committed to. Returns what does not fit, in sentences that
+/// Opens everything that the vault holds: each profile's data, what each privacy request is about, and
+/// each request's evidence, which must be what the log committed to. Returns what does not fit, in sentences that
 /// name rows and never people. Evidence that was erased is no problem: its commitment stays.
 pub fn check(read: &mut dyn Read, vault: &Vault) -> Result<Vec<String>, StoreError> {
     let (mut problems, mut profiles, mut from) = (Vec::new(), BTreeSet::new(), 1);
@@ -120,10 +120,23 @@ pub fn check(read: &mut dyn Read, vault: &Vault) -> Result<Vec<String>, StoreErr
             problems.push(format!("vault: the data of the profile that is subject {} does not open", subject.0));
         }
     }
-    Ok(problems)
+    let mut after = 0;
+    loop {
+        let requests = read.privacy_requests(after, CHECK_CHUNK as usize)?;
+        let Some(last) = requests.last() else { return Ok(problems) };
+        after = last.no;
+        for request in requests {
+            let owner = Owner::PrivacyRequest(request.no);
+            if let Some(sealed) = read.vault_get(owner)?
+                && vault.open(owner, &sealed).is_err()
+            {
+                problems.push(format!("vault: the item of privacy request {} does not open", request.no));
+            }
+        }
+    }
 }
 
-/// Entries read at a time: a few MiB.
+/// Entries or rows read at a time: a few MiB.
 const CHECK_CHUNK: u64 = 10_000;
 
 fn aead_key(key: &[u8; 32]) -> LessSafeKey {
