@@ -1,50 +1,43 @@
-// Drives the Campaign API through Adobe's own client, unmodified, and prints what it saw as JSON.
-// Usage: node campaign.mjs BASE ORGANIZATION API_KEY TOKEN
+// Makes calls with Adobe's own client, unmodified, and says what came of each.
+// Usage: node campaign.mjs BASE
+// A line of the input is a call, a line of the output what the caller of that method sees:
+//   {"as": [ORGANIZATION, API_KEY, TOKEN], "method": "getProfile", "arguments": ["@..."]}
 
+import { createInterface } from 'node:readline'
 import { createRequire } from 'node:module'
 
 const require = createRequire(import.meta.url)
-const [base, organization, apiKey, token] = process.argv.slice(2)
+const [base] = process.argv.slice(2)
 
 // The client has no setting for its host; the OpenAPI document that it keeps in memory is the way.
 require('@adobe/aio-lib-campaign-standard/spec/api.json').servers[0].url = `${base}/{ORGANIZATION}/campaign`
 const sdk = require('@adobe/aio-lib-campaign-standard')
 
-const seen = {}
-
-async function step (name, call) {
-  try {
-    const { status, body, url } = await call()
-    seen[name] = { status, body, url }
-  } catch (error) {
-    seen[name] = { code: error.code, message: error.message }
+// What a call resolved to: the client's own response, a plain one of `fetch`, or the value of a JSON body.
+async function shown (result) {
+  if (result === null || typeof result !== 'object' || !('statusText' in result)) return { value: result }
+  const { ok, status, statusText, url } = result
+  if (typeof result.json === 'function') {
+    return { plain: true, ok, status, statusText, url, type: result.headers.get('content-type'), body: await result.json() }
   }
-  return seen[name].body
+  // `body` is left out of the line where the client left it undefined.
+  return { plain: false, ok, status, statusText, url, type: result.headers['content-type'], text: result.text, body: result.body, obj: result.obj }
 }
 
-const client = await sdk.init(organization, apiKey, token)
+// One client for each set of credentials, as a program would have it.
+const clients = new Map()
 
-const created = await step('create', () => client.createProfile({ firstName: 'Rosa', lastName: 'Vega', email: 'Rosa.Vega@Example.org' }))
-await step('read', () => client.getProfile(created.PKey))
-await step('update', () => client.updateProfile(created.PKey, { lastName: 'Vega Ruiz', location: { city: 'Fresno' } }))
-await step('readUpdated', () => client.getProfile(created.PKey))
-await step('optOut', () => client.updateProfile(created.PKey, { ccpaOptOut: true }))
-await step('readOptedOut', () => client.getProfile(created.PKey))
-await step('createOptedOut', () => client.createProfile({ firstName: 'Ivo', email: 'ivo@example.org', ccpaOptOut: true }))
-await step('readRelative', () => client.getDataFromRelativeUrl(`/profileAndServicesExt/profile/${created.PKey}?_lineCount=2`))
-await step('updateExt', () => client.updateCustomResource('profile', created.PKey, { firstName: 'Rosalia' }))
-await step('createExt', () => client.createCustomResource('profile', { lastName: 'Only' }))
+async function seen ({ as, method, arguments: given }) {
+  try {
+    const id = JSON.stringify(as)
+    if (method === 'init' || !clients.has(id)) clients.set(id, await sdk.init(...as))
+    const client = clients.get(id)
+    return method === 'init' ? { methods: Object.getOwnPropertyNames(Object.getPrototypeOf(client)) } : await shown(await client[method](...given))
+  } catch (error) {
+    return { name: error.name, code: error.code, message: error.message }
+  }
+}
 
-const wrongToken = await sdk.init(organization, apiKey, 'no-such-token')
-await step('wrongToken', () => wrongToken.getProfile(created.PKey))
-const wrongKey = await sdk.init(organization, 'no-such-key', token)
-await step('wrongKey', () => wrongKey.createProfile({ firstName: 'Nobody' }))
-const wrongOrganization = await sdk.init('other', apiKey, token)
-await step('wrongOrganization', () => wrongOrganization.updateProfile(created.PKey, { ccpaOptOut: true }))
-await step('unknownAttribute', () => client.updateProfile(created.PKey, { shoeSize: 44 }))
-await step('unreadableKey', () => client.getProfile('@bogus'))
-
-await step('remove', () => client.deleteCustomResource('profile', created.PKey))
-await step('readRemoved', () => client.getProfile(created.PKey))
-
-console.log(JSON.stringify(seen))
+for await (const line of createInterface({ input: process.stdin })) {
+  process.stdout.write(JSON.stringify(await seen(JSON.parse(line))) + '\n')
+}

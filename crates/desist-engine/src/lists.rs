@@ -347,16 +347,8 @@ fn candidates(shared: &Shared, source: &Source, after: Option<&Position>, limit:
         Source::Denied => store(&mut |read| {
             // The key of the last entry once more: it may have more holders.
             let from = number().map_or(0, |key| key as u64);
-            let mut pairs = read.denied_profiles(IdentifierNo(from.saturating_sub(1)), limit + 1)?;
-            let alone: Vec<bool> = pairs
-                .iter()
-                .enumerate()
-                .map(|(at, (key, _))| (at == 0 || pairs[at - 1].0 != *key) && pairs.get(at + 1).is_none_or(|next| next.0 != *key))
-                .collect();
-            let entries = pairs
-                .drain(..)
-                .zip(alone)
-                .map(|((key, subject), certain)| Entry { certain, ..entry(format!("{:020}", key.0), subject.0, subject) });
+            let pairs = read.denied_profiles(IdentifierNo(from.saturating_sub(1)), limit + 1)?;
+            let entries = pairs.into_iter().map(|(key, subject)| entry(key_text(key), subject.0, subject));
             found = entries.filter(|entry| after.is_none_or(|after| entry.position > *after)).collect();
             Ok(())
         })?,
@@ -391,9 +383,23 @@ fn texts(
     Ok(Vec::new())
 }
 
+/// Row numbers as texts that sort as the numbers do.
+fn key_text(no: IdentifierNo) -> String {
+    format!("{:020}", no.0)
+}
+
 /// Whether a candidate fulfils the filters and is a profile.
 fn fulfils(read: &mut dyn Read, shared: &Shared, plan: &Plan, entry: &Entry) -> Result<bool, StoreError> {
     let mut opened = None;
+    if matches!(plan.source, Source::Denied) {
+        // Links can make a profile hold the keys of others. It is listed under its own.
+        opened = profiles::open(read, shared, entry.subject)?.ok().flatten();
+        let Some(found) = &opened else { return Ok(false) };
+        let Ok((own, _)) = Identifier::from_value(Kind::CampaignPkey, &found.pkey) else { return Ok(false) };
+        if read.find(&shared.lookup.key_of(&own))?.map(key_text).as_ref() != Some(&entry.position.value) {
+            return Ok(false);
+        }
+    }
     for (place, filter) in plan.filters.iter().enumerate() {
         let implied = plan.implied == Some(place);
         if implied && entry.certain {
@@ -427,8 +433,8 @@ fn fulfils(read: &mut dyn Read, shared: &Shared, plan: &Plan, entry: &Entry) -> 
             return Ok(false);
         }
     }
-    // Holders and denied keys can be others than profiles.
-    Ok(!matches!(plan.source, Source::Holders(_) | Source::Denied) || opened.is_some() || read.profile(entry.subject)?.is_some())
+    // Holders can be others than profiles.
+    Ok(!matches!(plan.source, Source::Holders(_)) || opened.is_some() || read.profile(entry.subject)?.is_some())
 }
 
 /// The attribute that is the e-mail.

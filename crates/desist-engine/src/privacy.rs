@@ -5,6 +5,7 @@
 use desist_core::fact::Actor;
 use desist_core::identifier::Identifier;
 use desist_core::limits::HOLDERS_MAX;
+use desist_core::mark::SubjectNo;
 use desist_store::{Owner, PrivacyKind, PrivacyRow, PrivacyStatus, Read, StoreError};
 use zeroize::Zeroizing;
 
@@ -41,7 +42,11 @@ pub fn carry_out(ctx: &mut Ctx<'_>, new: &NewPrivacyRequest, matches: Matches<'_
     if ctx.write.privacy_request_named(&new.name_hash)? {
         return Ok(Err(Refusal::Taken));
     }
-    let found = match find(ctx.write, ctx.shared, &new.identifier, matches)? {
+    let holders = match ctx.batch.find(ctx.write, &ctx.shared.lookup.key_of(&new.identifier))? {
+        Some(no) => ctx.batch.graph().all_holders(ctx.write, no)?,
+        None => Vec::new(),
+    };
+    let found = match find(ctx.write, ctx.shared, holders, matches)? {
         Ok(found) => found,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -69,7 +74,11 @@ pub fn details(read: &mut dyn Read, shared: &Shared, row: &PrivacyRow) -> Outcom
 
 /// The profiles of whom a request is about.
 pub fn gather(read: &mut dyn Read, shared: &Shared, identifier: &Identifier, matches: Matches<'_>) -> Outcome<Vec<Profile>> {
-    let found = match find(read, shared, identifier, matches)? {
+    let holders = match read.find(&shared.lookup.key_of(identifier))? {
+        Some(no) => read.holders(no)?,
+        None => Vec::new(),
+    };
+    let found = match find(read, shared, holders, matches)? {
         Ok(found) => found,
         Err(refusal) => return Ok(Err(refusal)),
     };
@@ -77,11 +86,7 @@ pub fn gather(read: &mut dyn Read, shared: &Shared, identifier: &Identifier, mat
     Ok(Ok(profiles))
 }
 
-fn find(read: &mut dyn Read, shared: &Shared, identifier: &Identifier, matches: Matches<'_>) -> Outcome<Vec<Found>> {
-    let holders = match read.find(&shared.lookup.key_of(identifier))? {
-        Some(no) => read.holders(no)?,
-        None => Vec::new(),
-    };
+fn find(read: &mut dyn Read, shared: &Shared, holders: Vec<SubjectNo>, matches: Matches<'_>) -> Outcome<Vec<Found>> {
     let mut profiles = Vec::new();
     for subject in holders {
         match profiles::open(read, shared, subject)? {

@@ -144,12 +144,15 @@ pub(crate) fn value(attributes: &[u8], field: &str) -> String {
 
 /// Notes in a command that a profile's attributes changed, or came or went.
 pub(crate) fn changed(ctx: &mut Ctx<'_>, subject: SubjectNo, old: Option<&[u8]>, new: Option<&[u8]>) -> Result<(), StoreError> {
-    let clear = &ctx.shared.policy.load().searched.clear;
-    if !clear.is_empty() {
-        let [old, new] = [old, new].map(|attributes| attributes.map(|attributes| values(attributes, clear)));
-        for (place, field) in clear.iter().enumerate() {
+    // What is in clear is told by the store and not by the policy, which may have changed meanwhile.
+    let progress = progress(ctx.write)?;
+    if !progress.is_empty() {
+        let clear: Vec<String> = progress.keys().cloned().collect();
+        let [old, new] = [old, new].map(|attributes| attributes.map(|attributes| values(attributes, &clear)));
+        for (place, (field, filled)) in progress.iter().enumerate() {
             let at = |values: &Option<Vec<String>>| values.as_ref().map(|values| values[place].clone());
-            ctx.write.put_profile_text(subject, field, at(&old).as_deref(), at(&new).as_deref())?;
+            let new = at(&new).filter(|_| *filled != Filled::Leaving);
+            ctx.write.put_profile_text(subject, field, at(&old).as_deref(), new.as_deref())?;
         }
     }
     ctx.profiles_changed.push((subject, new.map(|new| Zeroizing::new(new.to_vec()))));
@@ -257,7 +260,10 @@ fn make_clear(shared: &Arc<Shared>, generation: u64, searched: &Searched) -> Res
                 return Ok::<(), Failure>(());
             }
             let name = field.clone();
-            let queued = shared.enqueue(Lane::Bulk, move |ctx| work(ctx, &name).map(Ok))?;
+            let queued = shared.enqueue(Lane::Bulk, move |ctx| {
+                // Another builder may have begun since, to whose work this one must add nothing.
+                if current(ctx.shared, generation, |_| ()).is_none() { Ok(Ok(true)) } else { work(ctx, &name).map(Ok) }
+            })?;
             if queued.blocking_recv().unwrap_or(Err(Failure::NotDurable))? {
                 return Ok(());
             }
@@ -272,15 +278,26 @@ fn make_clear(shared: &Arc<Shared>, generation: u64, searched: &Searched) -> Res
     for field in known.keys().filter(|field| !searched.clear.contains(field)) {
         run(remove_field, field)?;
     }
-    for field in &searched.clear {
+    for (place, field) in searched.clear.iter().enumerate() {
         run(fill_field, field)?;
-        current(shared, generation, |state| state.clear_made += 1);
+        current(shared, generation, |state| state.clear_made = place + 1);
     }
     Ok(())
 }
 
-/// The attributes in clear, each with the last profile that is filled in; none if all are.
-type Progress = BTreeMap<String, Option<u64>>;
+/// How much of an attribute is in clear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+enum Filled {
+    /// Profiles up to this one.
+    Upto(u64),
+    /// All profiles.
+    All,
+    /// Some: it is being removed, and must be gone before it is filled again.
+    Leaving,
+}
+
+/// The attributes in clear.
+type Progress = BTreeMap<String, Filled>;
 
 /// The row of `meta` that holds it.
 const PROGRESS: &str = "searchable";
@@ -296,17 +313,25 @@ fn put_progress(ctx: &mut Ctx<'_>, progress: &Progress) -> Result<(), StoreError
 
 fn remove_field(ctx: &mut Ctx<'_>, field: &str) -> Result<bool, StoreError> {
     let done = ctx.write.remove_profile_texts(field, CHUNK)? == 0;
+    let mut progress = progress(ctx.write)?;
     if done {
-        let mut progress = progress(ctx.write)?;
-        progress.remove(field);
-        put_progress(ctx, &progress)?;
-    }
+        progress.remove(field)
+    } else {
+        progress.insert(field.to_owned(), Filled::Leaving)
+    };
+    put_progress(ctx, &progress)?;
     Ok(done)
 }
 
 fn fill_field(ctx: &mut Ctx<'_>, field: &str) -> Result<bool, StoreError> {
     let mut progress = progress(ctx.write)?;
-    let Some(upto) = progress.get(field).copied().unwrap_or(Some(0)) else { return Ok(true) };
+    let upto = match progress.get(field) {
+        None => 0,
+        Some(Filled::Upto(upto)) => *upto,
+        Some(Filled::All) => return Ok(true),
+        // What is left may be old; it goes first.
+        Some(Filled::Leaving) => return remove_field(ctx, field).map(|_| false),
+    };
     let subjects = ctx.write.profiles(SubjectNo(upto), CHUNK)?;
     for subject in &subjects {
         if let Ok(Some(found)) = profiles::open(ctx.write, ctx.shared, *subject)? {
@@ -314,7 +339,7 @@ fn fill_field(ctx: &mut Ctx<'_>, field: &str) -> Result<bool, StoreError> {
         }
     }
     let last = subjects.last().filter(|_| subjects.len() == CHUNK);
-    progress.insert(field.to_owned(), last.map(|last| last.0));
+    progress.insert(field.to_owned(), last.map_or(Filled::All, |last| Filled::Upto(last.0)));
     put_progress(ctx, &progress)?;
     Ok(last.is_none())
 }
@@ -326,19 +351,24 @@ pub(crate) fn range(
     prefix: &str,
     page: Page<&str>,
 ) -> Result<Result<Vec<(String, SubjectNo)>, NotReady>, StoreError> {
-    match find(shared, field) {
+    // Looked up and read under one lock: in between another table could take its place.
+    let state = shared.search.read();
+    match find(&state, field) {
         Ok(List::Memory(column)) => {
-            let state = shared.search.read();
             let after = page.after.map(|(value, no)| (value, SubjectNo(no)));
             Ok(state.table.as_ref().map(|table| table.range(column, prefix, after, page.descending, page.limit)).ok_or(NotReady))
         }
         Ok(List::Store) => {
+            let generation = state.generation;
+            drop(state);
             let mut found = Vec::new();
             shared.readers.read(&mut |read| {
                 found = read.profile_texts(field, prefix, page)?;
                 Ok(())
             })?;
-            Ok(Ok(found))
+            // Meanwhile the removal from clear may have begun.
+            let stands = shared.search.read().generation == generation;
+            Ok(if stands { Ok(found) } else { Err(NotReady) })
         }
         Err(NotReady) => Ok(Err(NotReady)),
     }
@@ -346,18 +376,21 @@ pub(crate) fn range(
 
 /// How many values of an attribute begin with `prefix`.
 pub(crate) fn count(shared: &Shared, field: &str, prefix: &str) -> Result<Result<u64, NotReady>, StoreError> {
-    match find(shared, field) {
-        Ok(List::Memory(column)) => {
-            let state = shared.search.read();
-            Ok(state.table.as_ref().map(|table| table.count(column, prefix) as u64).ok_or(NotReady))
-        }
+    // Looked up and read under one lock: in between another table could take its place.
+    let state = shared.search.read();
+    match find(&state, field) {
+        Ok(List::Memory(column)) => Ok(state.table.as_ref().map(|table| table.count(column, prefix) as u64).ok_or(NotReady)),
         Ok(List::Store) => {
+            let generation = state.generation;
+            drop(state);
             let mut found = 0;
             shared.readers.read(&mut |read| {
                 found = read.profile_text_count(field, prefix)?;
                 Ok(())
             })?;
-            Ok(Ok(found))
+            // Meanwhile the removal from clear may have begun.
+            let stands = shared.search.read().generation == generation;
+            Ok(if stands { Ok(found) } else { Err(NotReady) })
         }
         Err(NotReady) => Ok(Err(NotReady)),
     }
@@ -369,8 +402,7 @@ enum List {
     Store,
 }
 
-fn find(shared: &Shared, field: &str) -> Result<List, NotReady> {
-    let state = shared.search.read();
+fn find(state: &State, field: &str) -> Result<List, NotReady> {
     if let Some(place) = state.searched.clear.iter().position(|known| known == field) {
         return if place < state.clear_made { Ok(List::Store) } else { Err(NotReady) };
     }

@@ -10,9 +10,10 @@ use desist_core::graph::{Graph, IdentifierRow, Memory, SubjectRow};
 use desist_core::mark::{IdentifierNo, SubjectNo};
 use desist_core::purpose::{Model, PurposeSet};
 use desist_core::rules::Counters;
-use desist_proof::{Frontier, leaf_hash};
+use desist_proof::{Frontier, Hash, leaf_hash};
 use sha2::{Digest as _, Sha256};
 
+use crate::tiles::{self, TILE_WIDTH};
 use crate::{ImportRow, Owner, Read, RequestRow, Status, StoreError, TAIL_CHUNK};
 
 /// A row as [`Read::scan`] finds it.
@@ -117,6 +118,7 @@ pub fn check(read: &mut dyn Read, progress: &mut dyn FnMut(u64, u64)) -> Result<
     let Some(coordinator) = problems.keep(read.coordinator())? else { return Ok(problems.done()) };
     let counters = coordinator.counters;
     let (mut fold, mut frontier, mut readable, mut seq) = (Fold::default(), Frontier::default(), true, 1);
+    let mut leaves = Vec::new();
     while seq <= counters.entries {
         let to = (seq + TAIL_CHUNK).min(counters.entries + 1);
         for (found, bytes) in read.entries(seq..to)? {
@@ -125,6 +127,7 @@ pub fn check(read: &mut dyn Read, progress: &mut dyn FnMut(u64, u64)) -> Result<
                 (readable, seq) = (false, seq + 1);
             }
             frontier.append(leaf_hash(&bytes));
+            leaves.push(leaf_hash(&bytes));
             match Entry::decode(&bytes) {
                 Ok(entry) if entry.seq == seq && readable => fold.apply(&entry),
                 Ok(entry) if entry.seq == seq => {}
@@ -149,6 +152,7 @@ pub fn check(read: &mut dyn Read, progress: &mut dyn FnMut(u64, u64)) -> Result<
     if !read.entries(counters.entries + 1..counters.entries + 2)?.is_empty() {
         problems.add(format!("coordinator: there are entries after its last, {}", counters.entries));
     }
+    check_tiles(read, &leaves, &mut problems)?;
     if frontier.to_bytes() != coordinator.frontier {
         problems.add("coordinator: the Merkle frontier is not that of the entries".to_owned());
     }
@@ -159,6 +163,26 @@ pub fn check(read: &mut dyn Read, progress: &mut dyn FnMut(u64, u64)) -> Result<
         problems.add("the other tables were not compared, since the log cannot be read whole".to_owned());
     }
     Ok(problems.done())
+}
+
+/// Compares the tiles that are stored with the hashes of the entries.
+fn check_tiles(read: &mut dyn Read, leaves: &[Hash], problems: &mut Problems) -> Result<(), StoreError> {
+    let mut hashes = leaves.to_vec();
+    for level in 0.. {
+        let (full, rest) = hashes.as_chunks::<{ TILE_WIDTH as usize }>();
+        // The lowest level's last tile follows from the entries until it is full.
+        let partial = Some(rest).filter(|rest| level > 0 && !rest.is_empty());
+        for (no, tile) in (0..).zip(full.iter().map(<[Hash; TILE_WIDTH as usize]>::as_slice).chain(partial)) {
+            if read.tile(level, no)?.is_none_or(|stored| stored != tile.as_flattened()) {
+                problems.add(format!("tile {level}/{no} is not that of the entries"));
+            }
+        }
+        if full.is_empty() {
+            return Ok(());
+        }
+        hashes = full.iter().map(|tile| tiles::root(tile)).collect();
+    }
+    Ok(())
 }
 
 fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, problems: &mut Problems) -> Result<(), StoreError> {

@@ -2,6 +2,13 @@
 //!
 //! Written against the traits alone. Seeds are fixed; `DESIST_SCALE` multiplies how much is tried.
 
+mod lists;
+
+pub use lists::{
+    denied_keys_are_listed_with_all_who_hold_them, lists_do_what_the_model_does, prefixes_end_where_they_should,
+    subscriptions_and_privacy_requests_are_checked, times_are_listed_both_ways,
+};
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -49,6 +56,8 @@ macro_rules! contract {
             entries_are_dense readers_see_snapshots readers_run_beside_the_writer tail_is_the_difference tail_names_all_that_sharing_changed answers_are_remembered_for_two_days
             shredded_data_is_gone backups_are_stores_of_one_moment one_process_at_a_time newer_schemas_are_refused
             random_commands_do_what_the_model_does failures_leave_before_or_after
+            lists_do_what_the_model_does prefixes_end_where_they_should times_are_listed_both_ways denied_keys_are_listed_with_all_who_hold_them
+            subscriptions_and_privacy_requests_are_checked
         }
     };
     ($make:path => $($name:ident)*) => {

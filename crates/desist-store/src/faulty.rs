@@ -101,6 +101,7 @@ impl Read for FaultyWrite<'_> {
         fn coordinator(&mut self) -> Coordinator;
         fn meta(&mut self, name: &str) -> Option<Vec<u8>>;
         fn entries(&mut self, seqs: Range<u64>) -> Vec<(u64, Vec<u8>)>;
+        fn tile(&mut self, level: u8, no: u64) -> Option<Vec<u8>>;
         fn each_verdict(&mut self, each: &mut dyn FnMut(LookupKey, Kind, Verdict)) -> ();
         fn verdict_of(&mut self, no: IdentifierNo) -> Option<(LookupKey, Kind, Verdict)>;
         fn purposes(&mut self) -> Vec<(u32, String, Model)>;
@@ -135,6 +136,7 @@ impl Read for FaultyWrite<'_> {
 impl Write for FaultyWrite<'_> {
     pass_on! {
         fn append(&mut self, entries: &[(u64, Vec<u8>)], coordinator: &Coordinator) -> ();
+        fn put_tile(&mut self, level: u8, no: u64, hashes: &[u8]) -> ();
         fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes) -> ();
         fn put_meta(&mut self, name: &str, value: &[u8]) -> ();
         fn put_purpose(&mut self, bit: u32, name: &str, model: Model) -> ();

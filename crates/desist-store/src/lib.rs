@@ -24,6 +24,7 @@ mod check;
 pub mod contract;
 pub mod faulty;
 pub mod sqlite;
+pub mod tiles;
 
 pub use check::{Row, check};
 
@@ -312,6 +313,8 @@ pub trait Read: Records<Error = StoreError> {
     fn meta(&mut self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
     /// The stored bytes of the entries with these numbers (`from..to`, from 1), in order.
     fn entries(&mut self, seqs: Range<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError>;
+    /// The stored hashes of a tile of the log, see [`tiles`]; none if it is not stored.
+    fn tile(&mut self, level: u8, no: u64) -> Result<Option<Vec<u8>>, StoreError>;
     /// Calls `each` with every identifier's key, kind and verdict that is not the default.
     fn each_verdict(&mut self, each: &mut dyn FnMut(LookupKey, Kind, Verdict)) -> Result<(), StoreError>;
     /// The stored key, kind and verdict of an identifier.
@@ -336,8 +339,9 @@ pub trait Read: Records<Error = StoreError> {
     fn profile_count(&mut self) -> Result<u64, StoreError>;
     /// Campaign profiles by a time.
     fn profiles_by_time(&mut self, column: TimeColumn, page: Page<i64>) -> Result<Vec<(i64, SubjectNo)>, StoreError>;
-    /// Campaign keys whose verdict denies `sale`, each with the subjects that hold it, by number of
-    /// the key, after `after`; at most `limit` keys. A subject among them need not be a profile, nor the key's own.
+    /// Campaign keys whose verdict denies `sale`, and shared ones, through which nothing passes, each with
+    /// the subjects that hold it, by number of the key, after `after`; at most `limit` keys that somebody
+    /// holds. A subject among them need not be a profile, nor the key's own, nor denied.
     fn denied_profiles(&mut self, after: IdentifierNo, limit: usize) -> Result<Vec<(IdentifierNo, SubjectNo)>, StoreError>;
     /// Profiles by a field that is kept in clear, those whose value begins with `prefix`.
     fn profile_texts(&mut self, field: &str, prefix: &str, page: Page<&str>) -> Result<Vec<(String, SubjectNo)>, StoreError>;
@@ -426,6 +430,8 @@ const TAIL_CHUNK: u64 = 10_000;
 pub trait Write: Read {
     /// Appends the encoded entries, dense after what is stored, and sets the coordinator row.
     fn append(&mut self, entries: &[(u64, Vec<u8>)], coordinator: &Coordinator) -> Result<(), StoreError>;
+    /// Inserts or replaces the hashes of a tile.
+    fn put_tile(&mut self, level: u8, no: u64, hashes: &[u8]) -> Result<(), StoreError>;
     /// Inserts new identifiers and writes what the batch changed.
     fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes) -> Result<(), StoreError>;
     /// Sets a value of the `meta` table.
@@ -496,9 +502,11 @@ pub fn commit(write: &mut dyn Write, batch: &mut Batch) -> Result<Changes, Store
     let changes = batch.changes(write)?;
     let mut frontier = frontier(&write.coordinator()?)?;
     let entries: Vec<_> = batch.entries.iter().map(|entry| (entry.seq, entry.encode())).collect();
-    for (_, bytes) in &entries {
-        frontier.append(leaf_hash(bytes));
+    let (size, leaves) = (frontier.size(), entries.iter().map(|(_, bytes)| leaf_hash(bytes)).collect::<Vec<_>>());
+    for leaf in &leaves {
+        frontier.append(*leaf);
     }
+    tiles::extend(write, size, &leaves)?;
     write.append(&entries, &Coordinator { counters: batch.counters, frontier: frontier.to_bytes() })?;
     let new: Vec<_> = batch.new_identifiers.iter().map(|(key, reference)| (*key, *reference)).collect();
     write.write(&new, &changes)?;

@@ -2,11 +2,15 @@
 //! tests set, and a store that fails when they want it to.
 
 mod faults;
+mod lists;
+mod people;
 mod policy;
 mod queue;
 mod random;
 mod restart;
+mod searched;
 mod secrets;
+mod services;
 mod signals;
 mod story;
 mod support;

@@ -8,12 +8,16 @@ use desist_core::purpose::PurposeSet;
 use desist_core::rules::Named;
 use desist_engine::engine::{Ctx, Engine, Failure};
 use desist_engine::intake::{self, Accepted, Idempotency, ImportChunk, NewRequest, Outcome, once};
+use desist_engine::privacy::{self, NewPrivacyRequest};
 use desist_engine::profiles::{self, Merged, NewProfile, Wish};
 use desist_engine::queue::Lane;
+use desist_engine::services::{self, NewService};
 use desist_engine::{keys, secrets};
+use desist_store::{PrivacyKind, PrivacyStatus};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::people::person;
 use crate::support::{opt_in, opt_out, stored_verdicts};
 
 /// What was answered so far, for steps that go on from there.
@@ -41,7 +45,7 @@ const fn step(name: &'static str, work: fn(&mut Ctx<'_>, &Story) -> Outcome<Valu
     Step { name, key: name, work }
 }
 
-pub const STEPS: [Step; 19] = [
+pub const STEPS: [Step; 24] = [
     step("a key", |ctx, _| value(keys::create(ctx, "crm", Role::Writer, "dk_1", "dt_1", Actor::Local))),
     step("a bare opt-out", |ctx, story| value(intake::request(ctx, &opt_out(vec![story.email("rosa")])))),
     step("an opt-out of several", several),
@@ -67,6 +71,16 @@ pub const STEPS: [Step; 19] = [
     step("the end of that opt-out", |ctx, story| value(change(ctx, story, "p2", ["luisa", "luisa"], Some(false), true))),
     step("a sync that must not allow", |ctx, story| value(change(ctx, story, "p1", ["vera", "vera2"], Some(false), false))),
     step("a profile's end", |ctx, _| value(profiles::delete(ctx, &pkey("p1"), KEY))),
+    step("a service", |ctx, _| {
+        let new = NewService { pkey: "s1".to_owned(), name: None, attributes: "{}".to_owned() };
+        value(services::create(ctx, &new).map(|outcome| outcome.map(|row| row.no)))
+    }),
+    step("a subscription", |ctx, _| {
+        value(services::subscribe(ctx, &pkey("p2"), "s1", "u1").map(|outcome| outcome.map(|(row, new)| (row.no, new))))
+    }),
+    step("a privacy request to see", |ctx, _| value(privacy_request(ctx, "see", PrivacyKind::Access, "luisa"))),
+    step("a privacy request to delete", |ctx, _| value(privacy_request(ctx, "delete", PrivacyKind::Delete, "luisa"))),
+    step("a profile that is listed", |ctx, story| value(create(ctx, story, "p3", "ines", true))),
     step("a piece of a file", |ctx, story| value(intake::import(ctx, &chunk(story, 0, &["ana", "rosa"], false)))),
     step("the file's end", |ctx, story| value(intake::import(ctx, &chunk(story, 3, &["bea"], true)))),
     step("the key's end", |ctx, _| value(keys::revoke(ctx, 1, Actor::Local))),
@@ -80,11 +94,30 @@ pub fn pkey(value: &str) -> Identifier {
     Identifier::from_value(Kind::CampaignPkey, value).expect("valid").0
 }
 
+fn attributes(name: &str) -> Vec<u8> {
+    person(&format!("{name}@example.com"), name, "")
+}
+
+fn privacy_request(ctx: &mut Ctx<'_>, name: &str, kind: PrivacyKind, of: &str) -> Outcome<(u64, PrivacyStatus)> {
+    let email = format!("{of}@example.com");
+    let new = NewPrivacyRequest {
+        pkey: name.to_owned(),
+        name_hash: secrets::hash(name),
+        kind,
+        regulation: "CCPA".to_owned(),
+        identifier: Identifier::from_value(Kind::Email, &email).expect("valid").0,
+        details: b"{}".to_vec(),
+        by: KEY,
+    };
+    let holds = |attributes: &[u8]| crate::people::value(attributes, "email") == email;
+    Ok(privacy::carry_out(ctx, &new, &holds)?.map(|row| (row.no, row.status)))
+}
+
 fn create(ctx: &mut Ctx<'_>, story: &Story, key: &str, name: &str, opt_out: bool) -> Outcome<Option<Accepted>> {
     let email = story.email(name);
     let new = NewProfile {
         pkey: key.to_owned(),
-        attributes: name.as_bytes().to_vec(),
+        attributes: attributes(name),
         identifiers: vec![email],
         email: Some(email),
         opt_out,
@@ -97,9 +130,9 @@ fn create(ctx: &mut Ctx<'_>, story: &Story, key: &str, name: &str, opt_out: bool
 fn change(ctx: &mut Ctx<'_>, story: &Story, key: &str, names: [&str; 2], opt_out: Option<bool>, alone: bool) -> Outcome<Option<Accepted>> {
     let wish = Wish { opt_out, alone, all_or_nothing: false, evidence: b"{}".to_vec(), by: KEY };
     let [old, new] = names.map(|name| story.email(name));
-    let mut merge = |attributes: &[u8]| {
-        assert_eq!(attributes, names[0].as_bytes());
-        Some(Merged { attributes: names[1].as_bytes().to_vec(), old: vec![old], new: vec![new], email: Some(new), changed: old != new })
+    let mut merge = |present: &[u8]| {
+        assert_eq!(present, attributes(names[0]));
+        Some(Merged { attributes: attributes(names[1]), old: vec![old], new: vec![new], email: Some(new), changed: old != new })
     };
     Ok(profiles::change(ctx, &pkey(key), &wish, &mut merge, true)?.map(|changed| changed.request))
 }
@@ -175,11 +208,12 @@ pub fn state(engine: &Engine) -> String {
             *rows.entry(kind).or_insert(0) += 1;
         })?;
         let (import, keys, purposes, totals) = (read.import(&IMPORT)?, read.keys()?, read.purposes()?, read.totals()?);
+        let (services, privacy_requests) = (read.services()?, read.privacy_requests(0, 10)?);
         let mut profiles = Vec::new();
-        for key in ["p1", "p2"] {
+        for key in ["p1", "p2", "p3"] {
             profiles.push(profiles::get(read, shared, &pkey(key))?.map(|found| (found.row, found.attributes.to_vec(), found.opted_out)));
         }
-        Ok(format!("{import:?} {keys:?} {purposes:?} {totals:?} {profiles:?}"))
+        Ok(format!("{import:?} {keys:?} {purposes:?} {totals:?} {services:?} {privacy_requests:?} {profiles:?}"))
     });
     let token = shared.keys.load().by_token("dt_1").is_some();
     format!("{} {token} {rows:#?} {:#?}", read.expect("reads"), stored_verdicts(engine))

@@ -22,6 +22,8 @@ use desist_store::{Store, StoreError};
 use jiff::tz::TimeZone;
 use tempfile::TempDir;
 
+use crate::people::{FIELDS, assert_lists, searched};
+
 /// 2026-03-10 06:30:00 UTC: still the ninth in California.
 pub const START: i64 = 1_773_124_200;
 
@@ -89,7 +91,7 @@ impl Home {
         Self {
             dir: directory(),
             env: Arc::new(Fake { now_ms: AtomicI64::new(START * 1000), entropy: Mutex::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)) }),
-            policy: Policy { api_opt_in_own: true, time_zone, purposes: Vec::new(), searched: desist_engine::search::Searched::default() },
+            policy: Policy { api_opt_in_own: true, time_zone, purposes: Vec::new(), searched: searched(&FIELDS, &[]) },
             business: None,
             openings: Arc::default(),
             opened: Arc::default(),
@@ -274,6 +276,15 @@ pub fn stored_verdicts(engine: &Engine) -> BTreeMap<LookupKey, Verdict> {
     verdicts
 }
 
+/// Waits for something that comes by itself.
+pub fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    while !done() {
+        assert!(std::time::Instant::now() < patience, "not in time: {what}");
+        std::thread::park_timeout(std::time::Duration::from_millis(1));
+    }
+}
+
 /// The store fits its log, the vault opens, and memory says what the store says.
 pub fn audit(engine: &Engine) {
     let problems = engine.read(|read| desist_store::check(read, &mut |_, _| {})).expect("reads");
@@ -286,6 +297,7 @@ pub fn audit(engine: &Engine) {
     }
     assert_eq!(engine.shared().index.len(), stored.len(), "the index knows others than the store");
     assert_eq!(engine.applied(), log(engine).len() as u64);
+    assert_lists(engine);
 }
 
 /// How much to try.

@@ -323,6 +323,10 @@ impl Read for Session<'_> {
         })
     }
 
+    fn tile(&mut self, level: u8, no: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        self.one("SELECT hashes FROM tile WHERE level = ? AND no = ?", params![level, no], |row| row.get(0))
+    }
+
     fn each_verdict(&mut self, each: &mut dyn FnMut(LookupKey, Kind, Verdict)) -> Result<(), StoreError> {
         let sql = format!("SELECT key, kind, {VERDICT} FROM identifier WHERE denied <> 0 OR linked <> 0 OR opted_in <> 0");
         let mut statement = self.connection.prepare_cached(&sql)?;
@@ -403,8 +407,11 @@ impl Read for Session<'_> {
     }
 
     fn denied_profiles(&mut self, after: IdentifierNo, limit: usize) -> Result<Vec<(IdentifierNo, SubjectNo)>, StoreError> {
-        let sql = "SELECT no, subject FROM (SELECT no FROM identifier WHERE kind = 4 AND (denied | linked) & 1 <> 0 AND no > ? ORDER BY no LIMIT ?)
-                   JOIN hold ON hold.identifier = no ORDER BY no, subject";
+        // Keys of deleted profiles are held by nobody; they count for nothing in a page. Nothing passes
+        // through a shared key, so that its verdict does not tell.
+        let sql = "SELECT key.no, subject FROM (SELECT no FROM identifier WHERE kind = 4 AND ((denied | linked) & 1 <> 0 OR shared <> 0) AND no > ?
+                   AND EXISTS (SELECT 1 FROM hold WHERE identifier = identifier.no) ORDER BY no LIMIT ?) AS key
+                   JOIN hold ON hold.identifier = key.no ORDER BY key.no, subject";
         self.all(sql, params![after.0, limit], |row| Ok((IdentifierNo(row.get(0)?), SubjectNo(row.get(1)?))))
     }
 
@@ -576,6 +583,10 @@ impl Write for Session<'_> {
         let sql = "UPDATE coordinator SET entries = ?, subjects = ?, identifiers = ?, frontier = ?";
         self.run(sql, params![entries, subjects, identifiers, coordinator.frontier])?;
         Ok(())
+    }
+
+    fn put_tile(&mut self, level: u8, no: u64, hashes: &[u8]) -> Result<(), StoreError> {
+        self.run("INSERT OR REPLACE INTO tile VALUES (?, ?, ?)", params![level, no, hashes]).map(drop)
     }
 
     fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes) -> Result<(), StoreError> {

@@ -157,3 +157,69 @@ fn a_suppressed_identifier_costs_less_than_128_bytes() {
     println!("{bytes} bytes for {COUNT} identifiers");
     assert!(bytes < 128 * COUNT, "{bytes}");
 }
+
+/// Every statement behind a list, as `session.rs` has it: first the text, then what is put into its places.
+const LISTS: [(&str, &[(&str, &str)]); 23] = [
+    ("SELECT subject FROM profile WHERE subject > ? ORDER BY subject LIMIT ?", &[]),
+    (BY_TIME, &[("{column}", "created_ms"), ("{above}", ">"), ("{order}", "ASC")]),
+    (BY_TIME, &[("{column}", "created_ms"), ("{above}", "<"), ("{order}", "DESC")]),
+    (BY_TIME, &[("{column}", "modified_ms"), ("{above}", ">"), ("{order}", "ASC")]),
+    (BY_TIME, &[("{column}", "modified_ms"), ("{above}", "<"), ("{order}", "DESC")]),
+    (DENIED, &[]),
+    ("{select} AND (value, subject) > (?, ?) AND value < ? ORDER BY value, subject LIMIT ?", TEXTS),
+    ("{select} AND value >= ? AND value < ? ORDER BY value, subject LIMIT ?", TEXTS),
+    ("{select} AND value >= ? AND (value, subject) < (?, ?) ORDER BY value DESC, subject DESC LIMIT ?", TEXTS),
+    ("{select} AND value >= ? AND value < ? ORDER BY value DESC, subject DESC LIMIT ?", TEXTS),
+    ("SELECT count(*) FROM profile_text WHERE field = ? AND value >= ? AND value < ?", &[]),
+    ("SELECT {SUBSCRIPTION} FROM subscription WHERE pkey = ?", SUBSCRIPTION),
+    ("SELECT {SUBSCRIPTION} FROM subscription WHERE subject = ? AND service = ?", SUBSCRIPTION),
+    (SUBSCRIPTIONS, &[("{SUBSCRIPTION}", "no, pkey, subject, service, created_ms"), ("{column}", "subject")]),
+    (SUBSCRIPTIONS, &[("{SUBSCRIPTION}", "no, pkey, subject, service, created_ms"), ("{column}", "service")]),
+    ("SELECT count(*) FROM subscription WHERE {column} = ?", &[("{column}", "subject")]),
+    ("SELECT count(*) FROM subscription WHERE {column} = ?", &[("{column}", "service")]),
+    ("SELECT {PRIVACY_REQUEST} FROM privacy_request WHERE pkey = ?", PRIVACY_REQUEST),
+    ("SELECT 1 FROM privacy_request WHERE name_hash = ?", &[]),
+    ("SELECT {PRIVACY_REQUEST} FROM privacy_request WHERE no > ? ORDER BY no LIMIT ?", PRIVACY_REQUEST),
+    ("DELETE FROM profile_text WHERE field = ? AND value = ? AND subject = ?", &[]),
+    (REMOVE, &[]),
+    ("DELETE FROM subscription WHERE subject = ?", &[]),
+];
+const BY_TIME: &str =
+    "SELECT {column}, subject FROM profile WHERE ({column}, subject) {above} (?, ?) ORDER BY {column} {order}, subject {order} LIMIT ?";
+const DENIED: &str =
+    "SELECT key.no, subject FROM (SELECT no FROM identifier WHERE kind = 4 AND ((denied | linked) & 1 <> 0 OR shared <> 0) AND no > ?
+                   AND EXISTS (SELECT 1 FROM hold WHERE identifier = identifier.no) ORDER BY no LIMIT ?) AS key
+                   JOIN hold ON hold.identifier = key.no ORDER BY key.no, subject";
+const REMOVE: &str =
+    "DELETE FROM profile_text WHERE (field, value, subject) IN (SELECT field, value, subject FROM profile_text WHERE field = ? LIMIT ?)";
+const SUBSCRIPTIONS: &str = "SELECT {SUBSCRIPTION} FROM subscription WHERE {column} = ? AND no > ? ORDER BY no LIMIT ?";
+const TEXTS: &[(&str, &str)] = &[("{select}", "SELECT value, subject FROM profile_text WHERE field = ?")];
+const SUBSCRIPTION: &[(&str, &str)] = &[("{SUBSCRIPTION}", "no, pkey, subject, service, created_ms")];
+const PRIVACY_REQUEST: &[(&str, &str)] = &[("{PRIVACY_REQUEST}", "no, pkey, name_hash, type, regulation, status, created_ms, modified_ms")];
+
+/// A page costs what is on it, however many rows there are.
+#[test]
+fn every_list_seeks_an_index_and_sorts_nothing() {
+    let mut harness = Temporary::new();
+    drop(filled(&mut harness));
+    let raw = harness.raw();
+    // A statement that is changed there has to be looked at here.
+    let source = include_str!("../../src/sqlite/session.rs");
+    let mut wrong = Vec::new();
+    for (text, places) in LISTS {
+        assert!(source.contains(&format!("\"{text}")) && source.contains(&format!("{text}\"")), "session.rs has no {text}");
+        let sql = places.iter().fold(text.to_owned(), |sql, (place, by)| sql.replace(place, by));
+        let mut statement = raw.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let nulls = vec![rusqlite::types::Null; statement.parameter_count()];
+        let steps = statement.query_map(rusqlite::params_from_iter(nulls), |row| row.get::<_, String>(3)).expect("plans");
+        let steps: Vec<_> = steps.collect::<Result<_, _>>().expect("plans");
+        // The keys of a page are read from the first to the last, and the few who hold one of them are sorted.
+        let page_of_keys = ["SCAN key", "USE TEMP B-TREE FOR LAST TERM OF ORDER BY"];
+        let allowed = |step: &str| text == DENIED && page_of_keys.contains(&step);
+        let is_wrong = |step: &String| (step.starts_with("SCAN") || step.contains("TEMP B-TREE")) && !allowed(step);
+        if !steps.iter().any(|step| step.starts_with("SEARCH")) || steps.iter().any(is_wrong) {
+            wrong.push(format!("{sql}: {steps:?}"));
+        }
+    }
+    assert_eq!(wrong, [""; 0]);
+}

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, delete, get, post};
@@ -190,8 +190,8 @@ pub fn private(app: &App) -> Router {
         .route("/{org}/campaign", any(campaign::handler::handle))
         .route("/{org}/campaign/", any(campaign::handler::handle))
         .route("/{org}/campaign/{*rest}", any(campaign::handler::handle))
-        .layer(DefaultBodyLimit::max(campaign::schema::BODY_BYTES_MAX))
-        .route("/ims/token/v3", post(campaign::token::issue).layer(DefaultBodyLimit::max(campaign::token::BODY_BYTES_MAX)));
+        .route("/ims/token/v3", post(campaign::token::issue))
+        .layer(DefaultBodyLimit::max(campaign::schema::BODY_BYTES_MAX));
     finish(app, router(open_endpoints()).merge(keyed).layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).merge(campaign))
 }
 
@@ -230,6 +230,11 @@ fn finish(app: &App, router: Router<App>) -> Router {
 /// A limit on the time of a request, and the access log: route templates, never paths, queries,
 /// addresses or headers.
 async fn observe(request: Request, next: Next) -> Response {
+    // RFC 9112 section 3.2: who is meant would be a guess.
+    let mut hosts = request.headers().get_all(header::HOST).iter();
+    if hosts.next().is_some() && hosts.next().is_some() {
+        return Problem::new(StatusCode::BAD_REQUEST, "two_hosts", "a request has one Host header").into_response();
+    }
     // Most requests end at their first poll, and the timer is never set.
     let limited = |request| async {
         tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| {

@@ -1,9 +1,6 @@
-//! The Campaign API from outside: Adobe's own client, the documentation's own requests, and whose
-//! word counts.
+//! The Campaign API from outside: the documentation's own requests, and whose word counts.
 
-use std::path::PathBuf;
 use std::process::Command;
-use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use desist::web::campaign::profile;
@@ -11,20 +8,6 @@ use desist::web::campaign::schema::{Access, Type};
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Server, run, scale, send};
-
-/// Where `npm ci` put the clients, once for all tests of this machine.
-static CLIENTS: LazyLock<PathBuf> = LazyLock::new(|| {
-    let clients = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients"));
-    // Other test processes wait here until the first is done.
-    let lock = std::fs::File::create(std::env::temp_dir().join("desist-test-clients.lock")).expect("a lock file");
-    lock.lock().expect("the lock");
-    // npm writes this file last.
-    if !clients.join("node_modules/.package-lock.json").exists() {
-        let npm = Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&clients).status();
-        assert!(npm.expect("npm is installed").success(), "npm ci");
-    }
-    clients
-});
 
 const ROOTS: [&str; 3] = ["profilesAndServices", "profileAndServices", "profileAndServicesExt"];
 /// A key that has the form of one, and nobody's.
@@ -99,74 +82,6 @@ fn synced(mut record: Value) -> Value {
     members.retain(|name, _| profile::schema([]).fields().iter().any(|field| field.name == *name && field.access != Access::Server));
     members.insert("ccpaOptOut".to_owned(), false.into());
     record
-}
-
-#[test]
-fn adobes_own_client_works_when_only_its_host_changes() {
-    let server = Server::start();
-    let node = Command::new("node")
-        .arg(CLIENTS.join("campaign.mjs"))
-        .args([&server.private, "acme", &server.api_key, &server.token])
-        .output()
-        .expect("node is installed");
-    assert!(node.status.success(), "{}", String::from_utf8_lossy(&node.stderr));
-    let seen: Value = serde_json::from_slice(&node.stdout).expect("JSON");
-    let status = |step: &str| seen[step]["status"].as_u64().unwrap_or_else(|| panic!("{step}: {}", seen[step]));
-    let body = |step: &str| &seen[step]["body"];
-
-    assert_eq!(status("create"), 201);
-    let pkey = pkey(body("create"));
-    assert_eq!((&body("create")["email"], &body("create")["ccpaOptOut"]), (&json!("Rosa.Vega@Example.org"), &json!(false)));
-    let href = format!("{}{PROFILE}{pkey}", server.private);
-    assert_eq!(body("create")["href"], href);
-    assert_eq!((status("read"), body("read")), (200, body("create")));
-    assert!(seen["read"]["url"].as_str().is_some_and(|url| url.contains("/%40")), "this client encodes the key: {}", seen["read"]);
-    let stub = json!({ "PKey": pkey, "href": href });
-    assert_eq!((status("update"), body("update")), (200, &stub));
-    let updated = body("readUpdated");
-    assert_eq!(
-        (&updated["lastName"], &updated["location"]["city"], &updated["firstName"]),
-        (&json!("Vega Ruiz"), &json!("Fresno"), &json!("Rosa"))
-    );
-    assert_eq!(updated["ccpaOptOut"], false);
-    assert_eq!((status("optOut"), body("optOut")), (200, &stub));
-    assert_eq!(body("readOptedOut")["ccpaOptOut"], true);
-    assert_ne!(body("readOptedOut")["ccpaOptOutLastModified"], "");
-    assert_eq!(server.decide("email", "rosa.vega@example.org"), ("deny".into(), "opted_out".into()));
-    assert_eq!((status("createOptedOut"), &body("createOptedOut")["ccpaOptOut"]), (201, &json!(true)));
-    assert_eq!(server.decide("email", "ivo@example.org"), ("deny".into(), "opted_out".into()));
-    assert_eq!((status("readRelative"), &body("readRelative")["PKey"]), (200, &json!(pkey)));
-    assert_eq!((status("updateExt"), status("createExt")), (200, 201));
-    assert_eq!(body("createExt")["lastName"], "Only");
-
-    for (step, code, text) in [
-        ("wrongToken", "ERROR_GET_PROFILE", r#"401 - Unauthorized ({"error_code":"401013","message":"Oauth token is not valid"})"#.to_owned()),
-        ("wrongKey", "ERROR_CREATE_PROFILE", r#"403 - Forbidden ({"error_code":"403003","message":"Api Key is invalid"})"#.to_owned()),
-        ("wrongOrganization", "ERROR_UPDATE_PROFILE", r#"403 - Forbidden ({"error_code":"403023","message":"Profile is not valid"})"#.to_owned()),
-        (
-            "unknownAttribute", "ERROR_UPDATE_PROFILE",
-            r#"500 - Internal Server Error ("RST-360011 An error has occurred - please contact your administrator.\n'shoeSize' property is not valid for the 'profile' resource.")"#.to_owned(),
-        ),
-        ("unreadableKey", "ERROR_GET_PROFILE", r#"404 - Not Found ("Unable to decrypt PKey. (PKey=@bogus)")"#.to_owned()),
-        ("readRemoved", "ERROR_GET_PROFILE", format!(r#"404 - Not Found ("Unable to find document with path '/profile/{pkey}'")"#)),
-    ] {
-        assert_eq!(seen[step], json!({ "code": code, "message": format!("[CampaignStandardSDK:{code}] {text}") }), "{step}");
-    }
-    assert_eq!((status("remove"), body("remove")), (200, &json!({})));
-    assert_eq!(get(&server, pkey).status, 404);
-    assert!(denied(&server, "email", "rosa.vega@example.org"), "the data is gone, the choice stays");
-}
-
-#[test]
-fn the_client_comes_from_its_lock_file_and_no_host_is_named() {
-    let lock = std::fs::read_to_string(CLIENTS.join("package-lock.json")).unwrap();
-    let lock: Value = serde_json::from_str(&lock).unwrap();
-    let packages = lock["packages"].as_object().unwrap();
-    assert!(packages.len() > 10);
-    for (name, package) in packages.iter().filter(|(name, _)| !name.is_empty()) {
-        assert!(package["resolved"].is_null() && package["integrity"].is_string(), "{name}: {package}");
-    }
-    assert_eq!(packages["node_modules/@adobe/aio-lib-campaign-standard"]["version"], "4.0.3");
 }
 
 /// The documentation's request, as it stands there, with only the host, the key and the tokens filled in.
@@ -490,7 +405,7 @@ fn every_row_of_the_contracts_errors() {
                 PROFILE,
                 br#"{"ccpaOptOut":true}"#,
                 405,
-                json!(format!("{GENERAL}The resource does not take this method.")),
+                json!(format!("{GENERAL}The resource takes GET, POST alone.")),
             ),
             row(
                 "method of a profile",
@@ -498,9 +413,16 @@ fn every_row_of_the_contracts_errors() {
                 &one,
                 br#"{"ccpaOptOut":true}"#,
                 405,
-                json!(format!("{GENERAL}The resource does not take this method.")),
+                json!(format!("{GENERAL}The resource takes GET, PATCH, DELETE alone.")),
             ),
-            row("PUT", "PUT", &one, br#"{"ccpaOptOut":true}"#, 405, json!(format!("{GENERAL}The resource does not take this method."))),
+            row(
+                "PUT",
+                "PUT",
+                &one,
+                br#"{"ccpaOptOut":true}"#,
+                405,
+                json!(format!("{GENERAL}The resource takes GET, PATCH, DELETE alone.")),
+            ),
             row(
                 "two readings of a URL",
                 "GET",
@@ -525,7 +447,8 @@ fn every_row_of_the_contracts_errors() {
             assert_eq!(answer.headers["content-type"], "application/json;charset=utf-8", "{what}");
             let at = answer.headers.get("desist-pointer").map(|value| value.to_str().unwrap());
             assert_eq!(at, pointer, "{what}");
-            assert_eq!(answer.headers.get("allow").is_some(), status == 405, "{what}");
+            let allow = answer.headers.get("allow").map(|value| format!("The resource takes {} alone.", value.to_str().unwrap()));
+            assert_eq!(allow, (status == 405).then(|| answer.json().as_str().unwrap()[GENERAL.len()..].to_owned()), "{what}");
             assert_eq!((get(&server, pkey(&made)).text, entries(&server)), before, "{what} changes nothing");
         }
         assert!(!denied(&server, "email", "rosa@example.org"));

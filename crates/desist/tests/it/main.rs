@@ -4,6 +4,10 @@ mod support;
 
 mod api;
 mod campaign;
+mod campaign_client;
+mod campaign_http;
+mod campaign_more;
+mod campaign_refusals;
 mod demo;
 mod deploy;
 mod dist;

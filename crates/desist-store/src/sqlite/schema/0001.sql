@@ -16,6 +16,14 @@ CREATE TABLE coordinator (
 ) STRICT;
 INSERT INTO coordinator VALUES (1, 0, 0, 0, x'0000000000000000');
 
+-- Hashes of the log's Merkle tree, 32 bytes each, 256 to a full tile (C2SP tlog-tiles).
+CREATE TABLE tile (
+  level INTEGER NOT NULL,
+  no INTEGER NOT NULL,
+  hashes BLOB NOT NULL,
+  PRIMARY KEY (level, no)
+) STRICT;
+
 CREATE TABLE kind (code INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
 INSERT INTO kind VALUES (1, 'email'), (2, 'phone'), (3, 'customer_id'), (4, 'campaign_pkey'), (5, 'uid2'),
   (6, 'rampid'), (7, 'cookie_id'), (8, 'device_id'), (9, 'maid');
@@ -34,8 +42,8 @@ CREATE TABLE identifier (
   opted_in INTEGER NOT NULL
 ) STRICT;
 
--- Campaign keys that may not be sold: 4 is the kind, 1 the bit of `sale`.
-CREATE INDEX identifier_denied_profile ON identifier (no) WHERE kind = 4 AND (denied | linked) & 1 <> 0;
+-- Campaign keys that may not be sold, or whose verdict does not tell: 4 is the kind, 1 the bit of `sale`.
+CREATE INDEX identifier_denied_profile ON identifier (no) WHERE kind = 4 AND ((denied | linked) & 1 <> 0 OR shared <> 0);
 
 CREATE TABLE subject (no INTEGER PRIMARY KEY, marks TEXT NOT NULL, held INTEGER NOT NULL) STRICT;
 
@@ -102,6 +110,7 @@ CREATE TABLE subscription (
   created_ms INTEGER NOT NULL,
   UNIQUE (subject, service)
 ) STRICT;
+CREATE INDEX subscription_by_subject ON subscription (subject, no);
 CREATE INDEX subscription_by_service ON subscription (service, no);
 
 -- Requests of the Campaign API to see or delete a person's data; who it is about is in the vault.

@@ -17,7 +17,7 @@ use desist_core::fact::{Actor, Role};
 use desist_core::identifier::{Identifier, Kind};
 use desist_engine::engine::{Failure, Refusal, may};
 use desist_engine::intake::Accepted;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::{CampaignError, Echo};
 use super::path::{Resource, Root, Route, is_well_formed_pkey, resolve};
@@ -133,8 +133,11 @@ fn respond(answer: Answer) -> Response {
 /// The API key first, then the token; the organization and the role come after.
 fn authenticate(app: &App, headers: &HeaderMap) -> Result<(Actor, Role), CampaignError> {
     let keys = app.engine.shared().keys.load();
-    let api_key = headers.get("x-api-key").ok_or(CampaignError::ApiKeyMissing)?;
-    let number = api_key.to_str().ok().and_then(|key| keys.number(key)).ok_or(CampaignError::ApiKeyInvalid)?;
+    let mut api_keys = headers.get_all("x-api-key").iter();
+    let api_key = api_keys.next().ok_or(CampaignError::ApiKeyMissing)?;
+    // Of two, somebody on the way may have read the other one.
+    let api_key = api_key.to_str().ok().filter(|_| api_keys.next().is_none());
+    let number = api_key.and_then(|key| keys.number(key)).ok_or(CampaignError::ApiKeyInvalid)?;
     let token = bearer(headers).ok_or(CampaignError::TokenMissing)?;
     let key = keys.by_token(token).or_else(|| keys.by_number(token::open(app, token)?));
     let key = key.filter(|key| key.no == number).ok_or(CampaignError::TokenInvalid)?;
@@ -230,24 +233,28 @@ async fn answer(
             call.one_of("GET")?;
             let key_of = |name: &str| app.derived_pkey("resource type", name);
             let resource = [Resource::Profile, Resource::Service].into_iter().find(|resource| key_of(resource.as_str()) == pkey);
+            if resource.is_none() && key_of("history") == pkey {
+                return Ok(Answer::ok(json!({})));
+            }
             let resource = resource.ok_or(CampaignError::UnknownResource)?;
             let about = metadata::About { root, href_base: &call.base(), pkey: &pkey };
             Ok(Answer::ok(metadata::filters(resource, &about, &|name| app.derived_pkey("filter", name))))
         }
-        Route::History { root, pkey, events } => {
+        Route::History { root, pkey, part } => {
             let (call, pkey) = (call(root, Resource::Profile), readable(pkey)?);
             call.one_of("GET")?;
-            profiles::history(&call, &pkey, events).await
+            profiles::history(&call, &pkey, part).await
         }
         Route::Index => {
             let call = call(Root::ProfileAndServicesExt, Resource::Profile);
             call.one_of("GET")?;
             Ok(Answer::ok(metadata::index(&call.base())))
         }
-        Route::Units { root, resource, pkey } => {
+        Route::Units { root, resource, pkey, show_count } => {
             let call = call(root, Resource::Profile);
-            call.one_of("GET")?;
+            call.one_of(if pkey.is_some() { "GET, PATCH" } else { "GET" })?;
             match pkey {
+                None if show_count => Ok(Answer::ok(json!({ "count": 0 }))),
                 Some(pkey) => Err(CampaignError::NotFound { resource, pkey: Echo::pkey(&pkey) }),
                 None => Ok(Answer::ok(lists::page(Vec::new(), None, &format!("{}/{resource}/_count", call.base()), Some(0)))),
             }

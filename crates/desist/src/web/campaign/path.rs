@@ -120,6 +120,17 @@ impl Show {
     }
 }
 
+/// A part of a marketing history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HistoryPart {
+    /// The summary.
+    Summary,
+    /// The events.
+    Events,
+    /// How many events there are.
+    EventCount,
+}
+
 /// What a URL names. Every key in it begins with `@` and is not checked further; see [`is_well_formed_pkey`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -185,8 +196,8 @@ pub enum Route {
         root: Root,
         /// The key of the history.
         pkey: String,
-        /// Whether the events are asked for, not the summary.
-        events: bool,
+        /// What of it.
+        part: HistoryPart,
     },
     /// The resources under the Ext root.
     Index,
@@ -198,6 +209,8 @@ pub enum Route {
         resource: &'static str,
         /// The key, if one unit is asked for.
         pkey: Option<String>,
+        /// Whether their number is asked for, not they.
+        show_count: bool,
     },
     /// The privacy requests.
     PrivacyRequests {
@@ -286,10 +299,14 @@ fn below_campaign<'a>(url: &'a str, org: &str) -> Result<Option<Vec<&'a str>>, C
         .map(|scheme| &url[scheme.len()..]);
     let path = host_and_path.map_or(url, |rest| rest.split_once('/').map_or("", |(_, path)| path));
     let raw = pieces(path);
-    Ok(match raw.as_slice() {
-        [own, "campaign", rest @ ..] => (decode_segment(own)? == org).then(|| rest.to_vec()),
-        _ => host_and_path.is_none().then_some(raw),
-    })
+    // A proxy in front may have added to the path, so the pair need not be its beginning.
+    for (at, pair) in raw.windows(2).enumerate() {
+        if pair[1] == "campaign" && (at == 0 || host_and_path.is_some()) && decode_segment(pair[0])? == org {
+            return Ok(Some(raw[at + 2..].to_vec()));
+        }
+    }
+    let elsewhere = host_and_path.is_some() || raw.get(1) == Some(&"campaign");
+    Ok((!elsewhere).then_some(raw))
 }
 
 fn route(raw: &[&str], attributes: &IsAttribute<'_>) -> Result<Route, CampaignError> {
@@ -309,8 +326,10 @@ fn route(raw: &[&str], attributes: &IsAttribute<'_>) -> Result<Route, CampaignEr
         "service" => records(root, Resource::Service, rest, attributes),
         "resourceType" => metadata(root, rest),
         "history" => match rest {
-            [pkey] if is_key(pkey) => Route::History { root, pkey: (*pkey).to_owned(), events: false },
-            [pkey, "events"] if is_key(pkey) => Route::History { root, pkey: (*pkey).to_owned(), events: true },
+            ["metadata"] => Route::Metadata { root, resource: "history".to_owned() },
+            [pkey] if is_key(pkey) => Route::History { root, pkey: (*pkey).to_owned(), part: HistoryPart::Summary },
+            [pkey, "events"] if is_key(pkey) => Route::History { root, pkey: (*pkey).to_owned(), part: HistoryPart::Events },
+            [pkey, "events", "_count"] if is_key(pkey) => Route::History { root, pkey: (*pkey).to_owned(), part: HistoryPart::EventCount },
             _ => Route::Unknown,
         },
         "orgUnitBase" if is_ext => units(root, "orgUnitBase", rest),
@@ -382,8 +401,9 @@ fn metadata(root: Root, rest: &[&str]) -> Route {
 
 fn units(root: Root, resource: &'static str, rest: &[&str]) -> Route {
     match rest {
-        [] => Route::Units { root, resource, pkey: None },
-        [pkey] if is_key(pkey) => Route::Units { root, resource, pkey: Some((*pkey).to_owned()) },
+        [] => Route::Units { root, resource, pkey: None, show_count: false },
+        ["_count"] => Route::Units { root, resource, pkey: None, show_count: true },
+        [pkey] if is_key(pkey) => Route::Units { root, resource, pkey: Some((*pkey).to_owned()), show_count: false },
         _ => Route::Unknown,
     }
 }
@@ -501,9 +521,9 @@ mod tests {
         let subscriptions = |resource, show_count| Route::Subscriptions { root: PLAIN, resource, pkey: key(), show_count };
         let subscription = |resource| Route::Subscription { root: PLAIN, resource, pkey: key(), subscription: "@s".to_owned() };
         let metadata = |root, resource: &str| Route::Metadata { root, resource: resource.to_owned() };
-        let units = |resource, pkey: Option<&str>| Route::Units { root: EXT, resource, pkey: pkey.map(str::to_owned) };
+        let units = |resource, pkey: Option<&str>| Route::Units { root: EXT, resource, pkey: pkey.map(str::to_owned), show_count: false };
         let filters = |root| Route::MetadataFilters { root, pkey: key() };
-        let history = |events| Route::History { root: PLAIN, pkey: key(), events };
+        let history = |part| Route::History { root: PLAIN, pkey: key(), part };
         for (path, route) in [
             // Filters, alone and after each other.
             ("profileAndServices/profile/byEmail", profiles(PLAIN, &[ByEmail])),
@@ -547,8 +567,8 @@ mod tests {
             ("profileAndServicesExt/service/metadata", metadata(EXT, "service")),
             ("profileAndServices/resourceType/@k-1_Z", filters(PLAIN)),
             ("profileAndServicesExt/resourceType/%40k-1_Z/filters/", filters(EXT)),
-            ("profileAndServices/history/@k-1_Z", history(false)),
-            ("profileAndServices/history.json/%40k-1_Z/events/", history(true)),
+            ("profileAndServices/history/@k-1_Z", history(HistoryPart::Summary)),
+            ("profileAndServices/history.json/%40k-1_Z/events/", history(HistoryPart::Events)),
             ("profileAndServicesExt", Route::Index),
             ("profileAndServicesExt/", Route::Index),
             ("profileAndServicesExt/orgUnitBase", units("orgUnitBase", None)),

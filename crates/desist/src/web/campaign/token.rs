@@ -4,6 +4,7 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
@@ -15,15 +16,14 @@ use crate::web::App;
 
 /// How long a token lasts, in seconds: Adobe's own figure, which programs have compiled in.
 const LIFE_SECONDS: i64 = 86_399;
-/// Largest form: identifiers, a secret and a list of scopes.
-pub const BODY_BYTES_MAX: usize = 16 << 10;
 /// How such a token begins, so that whoever finds one knows what it is.
 const PREFIX: &str = "di_";
 /// What it is sealed for.
 const CONTEXT: &[u8] = b"ims token";
 
 /// Answers the call. Parameters come in the form or in the query; scopes mean nothing here.
-pub async fn issue(State(app): State<App>, uri: Uri, body: Bytes) -> Response {
+pub async fn issue(State(app): State<App>, uri: Uri, body: Result<Bytes, BytesRejection>) -> Response {
+    let Ok(body) = body else { return refuse(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request", "the form is too large") };
     let form = std::str::from_utf8(&body).ok();
     let (Some(Ok(form)), Ok(url)) = (form.map(|form| query::parse(Some(form))), query::parse(uri.query())) else {
         return refuse(StatusCode::BAD_REQUEST, "invalid_request", "send the parameters as a form");

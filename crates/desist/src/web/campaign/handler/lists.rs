@@ -12,7 +12,7 @@ use super::{Answer, Call, profiles, services};
 use crate::web::campaign::error::{CampaignError, Echo};
 use crate::web::campaign::path::{Filter, Resource, Show};
 use crate::web::campaign::query::{Condition, Order, TextFields, count_query, scope};
-use crate::web::campaign::schema::Type;
+use crate::web::campaign::schema::{Field, Type};
 
 /// What `byText` searches when nothing is said.
 const TEXT_FIELDS: [&str; 2] = ["email", "lastName"];
@@ -119,7 +119,8 @@ pub(super) async fn collection(call: &Call<'_>, filters: &[Filter], show: &Show)
         scope: scope(call.resource, &conditions, order.as_ref()),
     };
     let lines = call.query.line_count()?;
-    let after = call.position(&place)?;
+    // A count is of the whole list, wherever its caller is in it.
+    let after = if *show == Show::Count { None } else { call.position(&place)? };
     let mut rows = match call.resource {
         Resource::Service => services::rows(call, &conditions, order, after, if *show == Show::Count { usize::MAX } else { lines }).await?,
         Resource::Profile => {
@@ -138,7 +139,11 @@ pub(super) async fn collection(call: &Call<'_>, filters: &[Filter], show: &Show)
     };
     match show {
         Show::Count => return Ok(Answer::ok(json!({ "count": rows.content.len() }))),
-        Show::Values(attribute) => rows.content.iter_mut().for_each(|record| *record = record[attribute].take()),
+        Show::Values(attribute) => {
+            let unset = call.schema().named(attribute).map(Field::default_value).unwrap_or_default();
+            // A field that is not shown is as unset as it is for everybody.
+            rows.content.iter_mut().for_each(|record| *record = record.get_mut(attribute).map_or_else(|| unset.clone(), Value::take));
+        }
         Show::Records => {}
     }
     call.collected(&place, rows)

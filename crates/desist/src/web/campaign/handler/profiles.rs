@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{Answer, Call, failed, identified, lists, receipt};
 use crate::config::Compat;
 use crate::web::campaign::error::CampaignError;
+use crate::web::campaign::path::HistoryPart;
 use crate::web::campaign::profile::{self, Computed};
 use crate::web::campaign::schema::{Attributes, Change, Mode, Patch, Schema};
 use crate::web::{App, word};
@@ -137,11 +138,13 @@ pub(super) async fn delete(call: &Call<'_>, pkey: &str) -> Result<Answer, Campai
 }
 
 /// GET on a profile's marketing history, of which this server has none.
-pub(super) async fn history(call: &Call<'_>, pkey: &str, events: bool) -> Result<Answer, CampaignError> {
+pub(super) async fn history(call: &Call<'_>, pkey: &str, part: HistoryPart) -> Result<Answer, CampaignError> {
     let stored = read(call, pkey).await?;
     let href = format!("{}/history/{pkey}", call.base());
-    if events {
-        return Ok(Answer::ok(lists::page(Vec::new(), None, &format!("{href}/events/_count"), Some(0))));
+    match part {
+        HistoryPart::Events => return Ok(Answer::ok(lists::page(Vec::new(), None, &format!("{href}/events/_count"), Some(0)))),
+        HistoryPart::EventCount => return Ok(Answer::ok(json!({ "count": 0 }))),
+        HistoryPart::Summary => {}
     }
     let attributes = attributes(&stored)?;
     let text = |name: &str| attributes.text(name);

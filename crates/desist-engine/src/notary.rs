@@ -1,0 +1,250 @@
+//! The notary: signs what the log is, once for each size, and shows it to the world.
+//!
+//! Before a checkpoint is shown it is written to a file beside the secret keys, apart from the store: the
+//! high-water mark. At a start the log must begin with what the mark says. If it does not, somebody put an
+//! older store back, or rewrote the log; then nothing is signed any more, and an alarm stands.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use desist_core::fact::{Entry, Fact};
+use desist_proof::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
+use desist_proof::note::{Algorithm, Signer, Verifier};
+use desist_proof::proof::{self, TileError};
+use desist_proof::receipt::Receipt;
+use desist_proof::tile::TileId;
+use desist_store::{Owner, Read, RequestRow, StoreError, tiles};
+
+use crate::engine::{Refusal, Shared};
+use crate::intake::Outcome;
+
+/// How long the notary waits for more entries before it signs: far below the second that is promised.
+const PACE: Duration = Duration::from_millis(200);
+/// The file of the high-water mark, beside the secret keys.
+const MARK: &str = "checkpoint";
+/// Largest mark that is read; a checkpoint with a hundred cosignatures has 20 KiB.
+const MARK_BYTES_MAX: u64 = 1 << 20;
+
+/// Why the notary does not sign.
+#[derive(Debug, thiserror::Error)]
+pub enum NotaryError {
+    /// The log does not begin with what was signed before.
+    #[error("the log does not begin with the {size} entries of the checkpoint in {path}, which was signed earlier: an older store was put back, or the log was changed. Put the store back that has them; receipts given since then cannot be checked against this one")]
+    NotThePrefix {
+        /// What was signed.
+        size: u64,
+        /// The mark.
+        path: PathBuf,
+    },
+    /// The mark is no checkpoint of this log.
+    #[error("{path} is not a checkpoint of this log: {error}; put the file back that belongs to this store's keys")]
+    Mark {
+        /// The mark.
+        path: PathBuf,
+        /// What is wrong.
+        error: CheckpointError,
+    },
+    /// A file could not be read or written.
+    #[error("{path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        error: std::io::Error,
+    },
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What the notary last showed.
+#[derive(Debug)]
+pub struct Published {
+    /// The signed checkpoint.
+    pub checkpoint: SignedCheckpoint,
+    /// The same as text.
+    pub text: String,
+}
+
+impl Published {
+    /// How many entries it covers.
+    pub fn size(&self) -> u64 {
+        self.checkpoint.unverified().size()
+    }
+}
+
+/// The notary of one log.
+pub struct Notary {
+    signer: Signer,
+    mark: PathBuf,
+    published: ArcSwapOption<Published>,
+    stopped: AtomicBool,
+    failed: AtomicBool,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+impl Notary {
+    /// A notary for the log of this origin, with the 32 secret bytes of its key.
+    pub(crate) fn new(origin: &str, seed: &[u8; 32], keys: &Path) -> Self {
+        let signer = Signer::new(origin, Algorithm::Ed25519, seed).expect("the origin of a log is a key's name");
+        Self {
+            signer,
+            mark: keys.join(MARK),
+            published: ArcSwapOption::empty(),
+            stopped: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+            thread: Mutex::new(None),
+        }
+    }
+
+    /// The public key, as others are told it.
+    pub fn verifier(&self) -> &Verifier {
+        self.signer.verifier()
+    }
+
+    /// What was shown last; none before the first checkpoint.
+    pub fn published(&self) -> Option<Arc<Published>> {
+        self.published.load_full()
+    }
+
+    /// Whether the log is not the one that was signed before.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
+    }
+
+    /// Compares the log with the mark, and takes the mark over as what was shown last.
+    pub(crate) fn resume(&self, shared: &Shared) -> Result<(), NotaryError> {
+        let io = |error| NotaryError::Io { path: self.mark.clone(), error };
+        let text = match std::fs::metadata(&self.mark) {
+            Ok(file) if file.len() > MARK_BYTES_MAX => return Err(io(std::io::ErrorKind::FileTooLarge.into())),
+            Ok(_) => std::fs::read_to_string(&self.mark).map_err(io)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(io(error)),
+        };
+        let unusable = |error| NotaryError::Mark { path: self.mark.clone(), error };
+        let checkpoint = SignedCheckpoint::parse(&text).map_err(unusable)?;
+        checkpoint.open(self.verifier(), &[]).map_err(unusable)?;
+        let (size, wanted) = (checkpoint.unverified().size(), *checkpoint.unverified().root());
+        let mut root = None;
+        shared.readers.read(&mut |read| {
+            if read.coordinator()?.counters.entries >= size {
+                root = Some(proof::root(size, &mut |id| tile(read, id)).map_err(damaged)?);
+            }
+            Ok(())
+        })?;
+        if root != Some(wanted) {
+            self.failed.store(true, Ordering::Release);
+            return Err(NotaryError::NotThePrefix { size, path: self.mark.clone() });
+        }
+        self.published.store(Some(Arc::new(Published { checkpoint, text })));
+        Ok(())
+    }
+
+    /// Signs the present log, if it grew: first into the mark, then for the world.
+    pub(crate) fn sign(&self, shared: &Shared) -> Result<(), NotaryError> {
+        let shown = self.published().map_or(0, |published| published.size());
+        if self.has_failed() || *shared.applied.borrow() <= shown {
+            return Ok(());
+        }
+        let mut present = None;
+        shared.readers.read(&mut |read| {
+            let coordinator = read.coordinator()?;
+            let frontier = desist_proof::Frontier::from_bytes(&coordinator.frontier)
+                .map_err(|error| StoreError::Damaged(format!("coordinator: {error}")))?;
+            present = Some((frontier.size(), frontier.root()));
+            Ok(())
+        })?;
+        let Some((size, root)) = present.filter(|(size, _)| *size > shown) else { return Ok(()) };
+        let unusable = |error| NotaryError::Mark { path: self.mark.clone(), error };
+        let checkpoint = Checkpoint::new(self.verifier().name(), size, root).map_err(unusable)?;
+        let checkpoint = SignedCheckpoint::sign(checkpoint, &self.signer).map_err(unusable)?;
+        let text = checkpoint.to_string();
+        replace(&self.mark, text.as_bytes()).map_err(|error| NotaryError::Io { path: self.mark.clone(), error })?;
+        self.published.store(Some(Arc::new(Published { checkpoint, text })));
+        Ok(())
+    }
+
+    /// Ends the thread after a last signature.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            thread.thread().unpark();
+            if thread.join().is_err() {
+                tracing::error!("the notary's thread ended with a panic");
+            }
+        }
+    }
+}
+
+/// Starts signing: within a second of each commit.
+pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
+    let signing = Arc::clone(shared);
+    let spawned = std::thread::Builder::new().name("notary".into()).spawn(move || {
+        let notary = &signing.notary;
+        let mut last = false;
+        while !last {
+            // Once more after the stop, for what the writer still committed.
+            last = notary.stopped.load(Ordering::Acquire);
+            if let Err(error) = notary.sign(&signing) {
+                tracing::error!(%error, "the log was not signed");
+            }
+            if !last {
+                std::thread::park_timeout(PACE);
+            }
+        }
+    })?;
+    *shared.notary.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(spawned);
+    Ok(())
+}
+
+/// Writes a file anew so that at every moment it is the old one or the new one, on disk.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use std::io::Write as _;
+    let next = path.with_extension("next");
+    let mut file = std::fs::File::create(&next)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&next, path)?;
+    match path.parent() {
+        Some(dir) => std::fs::File::open(dir)?.sync_all(),
+        None => Ok(()),
+    }
+}
+
+/// A tile as proofs read it.
+pub fn tile(read: &mut (impl Read + ?Sized), id: TileId) -> Result<Vec<u8>, StoreError> {
+    tiles::tile(read, id.level(), id.index(), u64::from(id.width()))?
+        .ok_or_else(|| StoreError::Damaged(format!("tile {}/{} is missing", id.level(), id.index())))
+}
+
+fn damaged(error: TileError<StoreError>) -> StoreError {
+    match error {
+        TileError::Read(error) => error,
+        other => StoreError::Damaged(format!("tiles: {other:?}")),
+    }
+}
+
+/// The receipt of a request under what the notary last showed; none if that does not cover it yet.
+pub fn receipt(read: &mut dyn Read, shared: &Shared, request: &RequestRow) -> Outcome<Option<Receipt>> {
+    let Some(published) = shared.notary.published().filter(|published| published.size() >= request.seq) else { return Ok(Ok(None)) };
+    let Some((_, entry)) = read.entries(request.seq..request.seq + 1)?.pop() else { return Ok(Err(Refusal::NotFound)) };
+    let decoded = Entry::decode(&entry).map_err(|_| StoreError::Damaged(format!("entry {}", request.seq)))?;
+    // The second step of an opt-in commits to nothing of its own.
+    let commits = matches!(decoded.fact, Fact::OptedOut { evidence: Some(_), .. } | Fact::OptInAsked { evidence: Some(_), .. });
+    let entry = String::from_utf8(entry).map_err(|_| StoreError::Damaged(format!("entry {} is not text", request.seq)))?;
+    let owner = Owner::Request(request.id);
+    let opening = match read.vault_get(owner)?.filter(|_| commits) {
+        None => None,
+        Some(sealed) => match shared.vault.open(owner, &sealed) {
+            Ok(opening) => Some(opening.to_vec()),
+            Err(error) => return Ok(Err(error.into())),
+        },
+    };
+    let index = request.seq - 1;
+    let inclusion = proof::inclusion(published.size(), index, &mut |id| tile(read, id)).map_err(damaged)?;
+    Ok(Ok(Some(Receipt { entry, opening, index, inclusion, checkpoint: published.text.clone() })))
+}
