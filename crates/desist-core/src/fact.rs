@@ -190,11 +190,13 @@ pub enum Refusal {
 pub enum AlarmKind {
     /// The store could not make a batch durable; intake answered 503.
     NotDurable,
+    /// The log does not begin with what was signed earlier; nothing is signed any more.
+    LogChanged,
 }
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 1] = [Self::NotDurable];
+    pub const ALL: [Self; 2] = [Self::NotDurable, Self::LogChanged];
 }
 
 /// An identifier as entries refer to it: `[row number, kind]`.

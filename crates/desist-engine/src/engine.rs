@@ -20,9 +20,10 @@ use tokio::sync::{oneshot, watch};
 use crate::env::{Env, random};
 use crate::index::DecisionIndex;
 use crate::intake::SignalsSeen;
+use crate::notary::{self, Notary, NotaryError};
 use crate::queue::{Lane, Queue};
 use crate::search::{ProfilesChanged, Search, Searched};
-use crate::secrets::{SecretError, Secrets, hash};
+use crate::secrets::{Fingerprints, SecretError, Secrets, hash};
 use crate::vault::{CannotOpen, Vault};
 use crate::{search, writer};
 
@@ -89,11 +90,14 @@ pub enum OpenError {
     /// All bits are used.
     #[error("purposes: {0:?} is one too many; a store can hold 48 declared purposes in its life")]
     TooManyPurposes(String),
+    /// The notary cannot go on where it was.
+    #[error(transparent)]
+    Notary(NotaryError),
     /// The writer did not come up or is gone.
     #[error("the writer is not available: {0}")]
     Writer(#[from] Failure),
     /// A thread could not be started.
-    #[error("cannot start the writer thread: {0}")]
+    #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
 }
 
@@ -275,6 +279,8 @@ pub struct Shared {
     pub signals_seen: SignalsSeen,
     /// The lists by attribute.
     pub search: Search,
+    /// Who signs the log.
+    pub notary: Notary,
     pub(crate) queue: Queue<Box<dyn Job>>,
     pub(crate) lookup: LookupKeys,
     pub(crate) readers: Box<dyn Readers>,
@@ -356,7 +362,6 @@ impl Engine {
             lookup: LookupKeys::new(&Pepper(*secrets.pepper), &business, LOOKUP_GENERATION),
             vault: Vault::new(&secrets.master),
             env: options.env,
-            secrets,
             index,
             policy: ArcSwap::from_pointee(options.policy.clone()),
             purposes: ArcSwap::from_pointee(purposes),
@@ -364,6 +369,8 @@ impl Engine {
             counts: Counts::default(),
             signals_seen: SignalsSeen::default(),
             search: Search::default(),
+            notary: Notary::new(&origin, &secrets.log, &options.keys),
+            secrets,
             queue: Queue::default(),
             readers,
             applied: watch::Sender::new(applied),
@@ -380,12 +387,28 @@ impl Engine {
             snapshot: options.snapshot,
             kept_upto,
         };
-        if let Err(error) = engine.declare(&options.policy) {
+        if let Err(error) = engine.attest().and_then(|()| engine.declare(&options.policy)) {
             // The writer holds the store's lock, and would for good.
             engine.close();
             return Err(error);
         }
         Ok((engine, first))
+    }
+
+    /// Goes on signing the log, unless it is not the one that was signed before.
+    fn attest(&self) -> Result<(), OpenError> {
+        match self.shared.notary.resume(&self.shared) {
+            Ok(()) => notary::start(&self.shared).map_err(OpenError::Thread),
+            Err(error @ NotaryError::NotThePrefix { .. }) => {
+                tracing::error!(%error, "nothing is signed any more");
+                // Intake goes on; the alarm tells that nobody can check it.
+                self.submit_blocking(Lane::Interactive, |ctx| {
+                    ctx.batch.emit(ctx.write, Fact::AlarmRaised { kind: AlarmKind::LogChanged }).map(|_| Ok(()))
+                })?;
+                Ok(())
+            }
+            Err(error) => Err(OpenError::Notary(error)),
+        }
     }
 
     /// What all threads share.
@@ -488,8 +511,10 @@ impl Engine {
 
     /// The alarms that stand now.
     pub fn alarms(&self) -> Vec<(AlarmKind, i64)> {
-        let since = self.shared.not_durable_since.load(Ordering::Acquire);
-        if self.is_durable() { Vec::new() } else { vec![(AlarmKind::NotDurable, since as i64)] }
+        let since = self.shared.not_durable_since.load(Ordering::Acquire) as i64;
+        let not_durable = (!self.is_durable()).then_some((AlarmKind::NotDurable, since));
+        let changed = self.shared.notary.failed_since().map(|since| (AlarmKind::LogChanged, since));
+        not_durable.into_iter().chain(changed).collect()
     }
 
     /// Writes the scratch row, at most once a second, and says whether that worked.
@@ -577,6 +602,7 @@ impl Engine {
             tracing::error!("the writer thread ended with a panic");
             return;
         }
+        self.shared.notary.stop();
         if let Some(path) = &self.snapshot
             && self.kept_upto != Some(self.applied())
             && let Ok(root) = self.read(|read| read.coordinator().map(|coordinator| frontier_root(&coordinator.frontier)))
@@ -596,7 +622,7 @@ impl Engine {
 struct Identity {
     business: String,
     origin: String,
-    fingerprints: [[u8; 32]; 2],
+    fingerprints: Fingerprints,
 }
 
 fn read_identity(read: &mut dyn Read) -> Result<Option<Identity>, StoreError> {
@@ -606,7 +632,7 @@ fn read_identity(read: &mut dyn Read) -> Result<Option<Identity>, StoreError> {
     };
     let mut fingerprint =
         |name: &str| read.meta(name)?.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| StoreError::Damaged(format!("meta: {name}")));
-    let fingerprints = [fingerprint("pepper_fingerprint")?, fingerprint("master_fingerprint")?];
+    let fingerprints = [fingerprint("pepper_fingerprint")?, fingerprint("master_fingerprint")?, fingerprint("log_fingerprint")?];
     Ok(Some(Identity { business: text(Some(business), "business")?, origin: text(read.meta("origin")?, "origin")?, fingerprints }))
 }
 
@@ -615,12 +641,13 @@ fn begin(store: &mut dyn Store, business: &str, options: &Options, secrets: &Sec
     let unique = u64::from_be_bytes(random(options.env.as_ref()));
     let origin = format!("desist.invalid/{business}/{unique:016x}");
     let now = options.env.now_ms() / 1000;
-    let [pepper, master] = secrets.fingerprints();
+    let [pepper, master, log] = secrets.fingerprints();
     store.transact(&mut |write| {
         write.put_meta("business", business.as_bytes())?;
         write.put_meta("origin", origin.as_bytes())?;
         write.put_meta("pepper_fingerprint", &pepper)?;
         write.put_meta("master_fingerprint", &master)?;
+        write.put_meta("log_fingerprint", &log)?;
         let mut batch = Batch::new(write.coordinator()?.counters, now);
         batch.emit(write, Fact::LogOpened { origin: Digest(Sha256::digest(&origin).into()) })?;
         desist_store::commit(write, &mut batch).map(|_| ())
@@ -642,7 +669,7 @@ pub(crate) fn read_settings(readers: &dyn Readers) -> Result<(KeyTable, Purposes
 }
 
 /// The fingerprints of the secret files that the store was written with.
-pub fn fingerprints(read: &mut dyn Read) -> Result<Option<[[u8; 32]; 2]>, StoreError> {
+pub fn fingerprints(read: &mut dyn Read) -> Result<Option<Fingerprints>, StoreError> {
     Ok(read_identity(read)?.map(|identity| identity.fingerprints))
 }
 

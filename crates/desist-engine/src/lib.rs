@@ -7,6 +7,7 @@ pub mod index;
 pub mod intake;
 pub mod keys;
 pub mod lists;
+pub mod notary;
 pub mod privacy;
 pub mod profiles;
 pub mod queue;

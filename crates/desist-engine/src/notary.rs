@@ -5,7 +5,7 @@
 //! older store back, or rewrote the log; then nothing is signed any more, and an alarm stands.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -13,9 +13,8 @@ use arc_swap::ArcSwapOption;
 use desist_core::fact::{Entry, Fact};
 use desist_proof::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use desist_proof::note::{Algorithm, Signer, Verifier};
-use desist_proof::proof::{self, TileError};
+use desist_proof::proof;
 use desist_proof::receipt::Receipt;
-use desist_proof::tile::TileId;
 use desist_store::{Owner, Read, RequestRow, StoreError, tiles};
 
 use crate::engine::{Refusal, Shared};
@@ -32,7 +31,9 @@ const MARK_BYTES_MAX: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum NotaryError {
     /// The log does not begin with what was signed before.
-    #[error("the log does not begin with the {size} entries of the checkpoint in {path}, which was signed earlier: an older store was put back, or the log was changed. Put the store back that has them; receipts given since then cannot be checked against this one")]
+    #[error(
+        "the log does not begin with the {size} entries of the checkpoint in {path}, which was signed earlier: an older store was put back, or the log was changed. Put the store back that has them; receipts given since then cannot be checked against this one"
+    )]
     NotThePrefix {
         /// What was signed.
         size: u64,
@@ -82,7 +83,8 @@ pub struct Notary {
     mark: PathBuf,
     published: ArcSwapOption<Published>,
     stopped: AtomicBool,
-    failed: AtomicBool,
+    /// Unix seconds; 0 while the log is the one that was signed.
+    failed: AtomicI64,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -95,7 +97,7 @@ impl Notary {
             mark: keys.join(MARK),
             published: ArcSwapOption::empty(),
             stopped: AtomicBool::new(false),
-            failed: AtomicBool::new(false),
+            failed: AtomicI64::new(0),
             thread: Mutex::new(None),
         }
     }
@@ -110,9 +112,9 @@ impl Notary {
         self.published.load_full()
     }
 
-    /// Whether the log is not the one that was signed before.
-    pub fn has_failed(&self) -> bool {
-        self.failed.load(Ordering::Acquire)
+    /// Since when it is known that the log is not the one that was signed before, in Unix seconds.
+    pub fn failed_since(&self) -> Option<i64> {
+        Some(self.failed.load(Ordering::Acquire)).filter(|since| *since != 0)
     }
 
     /// Compares the log with the mark, and takes the mark over as what was shown last.
@@ -131,12 +133,12 @@ impl Notary {
         let mut root = None;
         shared.readers.read(&mut |read| {
             if read.coordinator()?.counters.entries >= size {
-                root = Some(proof::root(size, &mut |id| tile(read, id)).map_err(damaged)?);
+                root = Some(proof::root(size, &mut |id| tiles::tile(read, id)).map_err(tiles::damaged)?);
             }
             Ok(())
         })?;
         if root != Some(wanted) {
-            self.failed.store(true, Ordering::Release);
+            self.failed.store(shared.env.now_ms().div_euclid(1000).max(1), Ordering::Release);
             return Err(NotaryError::NotThePrefix { size, path: self.mark.clone() });
         }
         self.published.store(Some(Arc::new(Published { checkpoint, text })));
@@ -146,7 +148,7 @@ impl Notary {
     /// Signs the present log, if it grew: first into the mark, then for the world.
     pub(crate) fn sign(&self, shared: &Shared) -> Result<(), NotaryError> {
         let shown = self.published().map_or(0, |published| published.size());
-        if self.has_failed() || *shared.applied.borrow() <= shown {
+        if self.failed_since().is_some() || *shared.applied.borrow() <= shown {
             return Ok(());
         }
         let mut present = None;
@@ -215,19 +217,6 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     }
 }
 
-/// A tile as proofs read it.
-pub fn tile(read: &mut (impl Read + ?Sized), id: TileId) -> Result<Vec<u8>, StoreError> {
-    tiles::tile(read, id.level(), id.index(), u64::from(id.width()))?
-        .ok_or_else(|| StoreError::Damaged(format!("tile {}/{} is missing", id.level(), id.index())))
-}
-
-fn damaged(error: TileError<StoreError>) -> StoreError {
-    match error {
-        TileError::Read(error) => error,
-        other => StoreError::Damaged(format!("tiles: {other:?}")),
-    }
-}
-
 /// The receipt of a request under what the notary last showed; none if that does not cover it yet.
 pub fn receipt(read: &mut dyn Read, shared: &Shared, request: &RequestRow) -> Outcome<Option<Receipt>> {
     let Some(published) = shared.notary.published().filter(|published| published.size() >= request.seq) else { return Ok(Ok(None)) };
@@ -245,6 +234,6 @@ pub fn receipt(read: &mut dyn Read, shared: &Shared, request: &RequestRow) -> Ou
         },
     };
     let index = request.seq - 1;
-    let inclusion = proof::inclusion(published.size(), index, &mut |id| tile(read, id)).map_err(damaged)?;
+    let inclusion = proof::inclusion(published.size(), index, &mut |id| tiles::tile(read, id)).map_err(tiles::damaged)?;
     Ok(Ok(Some(Receipt { entry, opening, index, inclusion, checkpoint: published.text.clone() })))
 }

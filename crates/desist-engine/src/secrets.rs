@@ -1,7 +1,7 @@
-//! The secret files: pepper and master key, kept apart from the database.
+//! The secret files: pepper, master key and the log's signing key, kept apart from the database.
 //!
-//! `KEYS/pepper.key` and `KEYS/master.key` hold 32 random bytes each as base64url. The store keeps
-//! their fingerprints, so that a server with the wrong files stops instead of writing nonsense.
+//! `KEYS/pepper.key`, `KEYS/master.key` and `KEYS/log.key` hold 32 random bytes each as base64url. The store
+//! keeps their fingerprints, so that a server with the wrong files stops instead of writing nonsense.
 
 use std::io::Write as _;
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -20,7 +20,7 @@ use crate::env::{Env, random};
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// It cannot be read or written.
-    #[error("{path}: {error}; give --keys the directory that holds pepper.key and master.key")]
+    #[error("{path}: {error}; give --keys the directory that holds pepper.key, master.key and log.key")]
     Io {
         /// The file.
         path: PathBuf,
@@ -44,16 +44,21 @@ pub struct Secrets {
     pub pepper: Zeroizing<[u8; 32]>,
     /// What wraps the vault's data keys.
     pub master: Zeroizing<[u8; 32]>,
+    /// What signs the log's checkpoints (the seed of RFC 8032).
+    pub log: Zeroizing<[u8; 32]>,
     tokens: hmac::Key,
 }
 
 /// The files, in the order of [`Secrets::fingerprints`].
-const FILES: [&str; 2] = ["pepper.key", "master.key"];
+const FILES: [&str; 3] = ["pepper.key", "master.key", "log.key"];
+
+/// One for each of [`FILES`].
+pub type Fingerprints = [[u8; 32]; FILES.len()];
 
 impl Secrets {
     /// Reads the files in `dir`. `expected` are the fingerprints that the store keeps; with none
     /// (an empty store) missing files are made.
-    pub fn open(dir: &Path, expected: Option<&[[u8; 32]; 2]>, env: &dyn Env) -> Result<Self, SecretError> {
+    pub fn open(dir: &Path, expected: Option<&Fingerprints>, env: &dyn Env) -> Result<Self, SecretError> {
         if expected.is_none() {
             std::fs::DirBuilder::new()
                 .recursive(true)
@@ -62,7 +67,7 @@ impl Secrets {
                 .and_then(|()| sync_name(dir))
                 .map_err(|error| SecretError::Io { path: dir.to_owned(), error })?;
         }
-        let mut keys = Vec::with_capacity(2);
+        let mut keys = Vec::with_capacity(FILES.len());
         for (place, name) in FILES.iter().enumerate() {
             let path = dir.join(name);
             // A first start was cut off while it made the file: it holds nothing.
@@ -81,22 +86,22 @@ impl Secrets {
             }
             keys.push(key);
         }
-        let master = keys.pop().expect("two files were read");
-        let pepper = keys.pop().expect("two files were read");
-        Ok(Self::new(pepper, master))
+        let mut next = || keys.pop().expect("three files were read");
+        let (log, master, pepper) = (next(), next(), next());
+        Ok(Self::new(pepper, master, log))
     }
 
     /// Secrets from their bytes.
-    pub fn new(pepper: Zeroizing<[u8; 32]>, master: Zeroizing<[u8; 32]>) -> Self {
+    pub fn new(pepper: Zeroizing<[u8; 32]>, master: Zeroizing<[u8; 32]>, log: Zeroizing<[u8; 32]>) -> Self {
         let mut tokens = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &*master), b"desist/tokens/v1").as_ref().to_vec();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &tokens);
         tokens.zeroize();
-        Self { pepper, master, tokens: key }
+        Self { pepper, master, log, tokens: key }
     }
 
     /// What the store keeps to know the files again: one-way, and of no use without them.
-    pub fn fingerprints(&self) -> [[u8; 32]; 2] {
-        [fingerprint(FILES[0], &self.pepper), fingerprint(FILES[1], &self.master)]
+    pub fn fingerprints(&self) -> Fingerprints {
+        [fingerprint(FILES[0], &self.pepper), fingerprint(FILES[1], &self.master), fingerprint(FILES[2], &self.log)]
     }
 
     /// A keyed digest for one use, named by `label`.
@@ -203,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_code_survives_being_typed_by_a_person() {
-        let secrets = Secrets::new(Zeroizing::new([1; 32]), Zeroizing::new([2; 32]));
+        let secrets = Secrets::new(Zeroizing::new([1; 32]), Zeroizing::new([2; 32]), Zeroizing::new([3; 32]));
         let code = secrets.receipt_code(RequestId([3; 16]));
         assert_eq!(canonical_code(&code).as_deref(), Some(code.as_str()));
         let typed = format!("{}-{}", &code[..13].to_lowercase(), &code[13..].replace('1', "l").replace('0', "o"));

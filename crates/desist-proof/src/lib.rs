@@ -1,8 +1,30 @@
-//! The tree hash of RFC 6962 section 2.1 (the same in RFC 9162) and the frontier that lets a log
-//! grow by hashing without reading what it already holds.
+//! What makes the log of desist checkable by others: the tree hash of RFC 6962 section 2.1 (the same in
+//! RFC 9162), the frontier that lets a log grow without reading what it already holds, and the formats
+//! around them.
 //!
-//! Invariant: a leaf crate. No I/O, no clock, no dependency but `sha2`, so that whoever checks a
-//! receipt can read all the code that the proof rests on.
+//! | module | holds |
+//! | --- | --- |
+//! | [`tile`] | the tree as it is stored and served |
+//! | [`proof`] | inclusion and consistency |
+//! | [`note`] | texts with signatures, and their keys |
+//! | [`checkpoint`] | size and root of a log, signed by it and by witnesses |
+//! | [`entry`] | what a verifier reads of an entry |
+//! | [`receipt`] | one file that shows that an entry is in the log |
+//! | [`export`] | the check of a whole log |
+//!
+//! Invariant: a leaf crate. No I/O, no clock, no randomness, and few dependencies (hashes, signatures,
+//! base64, JSON), so that whoever checks a receipt can read all the code that the proof rests on.
+//!
+//! The formats are those of C2SP (c2sp.org): signed-note, tlog-checkpoint, tlog-tiles and tlog-cosignature.
+//! Reading is strict throughout: what is read is written back to the same bytes, or it is refused.
+
+pub mod checkpoint;
+pub mod entry;
+pub mod export;
+pub mod note;
+pub mod proof;
+pub mod receipt;
+pub mod tile;
 
 use sha2::{Digest, Sha256};
 

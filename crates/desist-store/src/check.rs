@@ -10,10 +10,11 @@ use desist_core::graph::{Graph, IdentifierRow, Memory, SubjectRow};
 use desist_core::mark::{IdentifierNo, SubjectNo};
 use desist_core::purpose::{Model, PurposeSet};
 use desist_core::rules::Counters;
+use desist_proof::tile::Appender;
 use desist_proof::{Frontier, Hash, leaf_hash};
 use sha2::{Digest as _, Sha256};
 
-use crate::tiles::{self, TILE_WIDTH};
+use crate::tiles;
 use crate::{ImportRow, Owner, Read, RequestRow, Status, StoreError, TAIL_CHUNK};
 
 /// A row as [`Read::scan`] finds it.
@@ -167,20 +168,14 @@ pub fn check(read: &mut dyn Read, progress: &mut dyn FnMut(u64, u64)) -> Result<
 
 /// Compares the tiles that are stored with the hashes of the entries.
 fn check_tiles(read: &mut dyn Read, leaves: &[Hash], problems: &mut Problems) -> Result<(), StoreError> {
-    let mut hashes = leaves.to_vec();
-    for level in 0.. {
-        let (full, rest) = hashes.as_chunks::<{ TILE_WIDTH as usize }>();
-        // The lowest level's last tile follows from the entries until it is full.
-        let partial = Some(rest).filter(|rest| level > 0 && !rest.is_empty());
-        for (no, tile) in (0..).zip(full.iter().map(<[Hash; TILE_WIDTH as usize]>::as_slice).chain(partial)) {
-            if read.tile(level, no)?.is_none_or(|stored| stored != tile.as_flattened()) {
-                problems.add(format!("tile {level}/{no} is not that of the entries"));
-            }
+    let mut appender = Appender::open(0, &mut |id| tiles::tile(read, id)).map_err(tiles::damaged)?;
+    for leaf in leaves {
+        appender.append(*leaf);
+    }
+    for (id, bytes) in appender.take() {
+        if read.tile(id.level(), id.index())?.as_ref() != Some(&bytes) {
+            problems.add(format!("{} is not that of the entries", id.path()));
         }
-        if full.is_empty() {
-            return Ok(());
-        }
-        hashes = full.iter().map(|tile| tiles::root(tile)).collect();
     }
     Ok(())
 }

@@ -70,3 +70,8 @@ pub const BODY_BYTES_MAX: usize = 8 << 20;
 pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Time for one request, upload included. A write waits for one or two commits, at most seconds.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
+/// Receipts that one client (IPv4 address, IPv6 /56) may ask for in a minute, wrong codes included: enough to load a
+/// page again and again, and nothing against 128 random bits.
+pub const RECEIPTS_PER_MINUTE: std::num::NonZeroU32 = std::num::NonZeroU32::new(60).expect("not zero");
+/// Clients whose asking is remembered before the idle ones are forgotten: some megabytes.
+pub const RECEIPT_CLIENTS_MAX: usize = 50_000;

@@ -138,7 +138,7 @@ fn a_story_survives_faults_in_a_row() {
         let home = Home::new(100 + n);
         // Lookup keys are the same only under the same pepper.
         std::fs::create_dir(home.keys()).expect("made");
-        for name in ["pepper.key", "master.key"] {
+        for name in ["pepper.key", "master.key", "log.key"] {
             std::fs::copy(first.keys().join(name), home.keys().join(name)).expect("copied");
         }
         home.plan(Opening::Fails(if n % 2 == 0 { Fault::AfterCommit(n) } else { Fault::BeforeCommit(n) }));

@@ -3,6 +3,7 @@
 
 mod faults;
 mod lists;
+mod notary;
 mod people;
 mod policy;
 mod queue;

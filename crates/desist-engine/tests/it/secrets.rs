@@ -10,7 +10,7 @@ use desist_store::sqlite::SqliteStore;
 
 use crate::support::{Home, audit, email, facts_after, opt_out, submit};
 
-const FILES: [&str; 2] = ["pepper.key", "master.key"];
+const FILES: [&str; 3] = ["pepper.key", "master.key", "log.key"];
 
 /// Every file with what is in it, but for the database, which gets its own WAL's pages whenever it is
 /// opened; of that the log is compared at the end.
@@ -48,9 +48,9 @@ fn the_first_start_makes_files_that_only_their_owner_reads() {
     for name in FILES {
         assert_eq!(mode(home.keys().join(name)), 0o600, "{name}");
     }
-    assert_eq!(std::fs::read_dir(home.keys()).expect("there").count(), 2);
-    let [pepper, master] = FILES.map(|name| std::fs::read(home.keys().join(name)).expect("reads"));
-    assert_ne!(pepper, master);
+    assert_eq!(std::fs::read_dir(home.keys()).expect("there").count(), FILES.len() + 1, "and the high-water mark");
+    let [pepper, master, log] = FILES.map(|name| std::fs::read(home.keys().join(name)).expect("reads"));
+    assert!(pepper != master && master != log && log != pepper);
     let (engine, first) = home.try_open().expect("opens");
     assert!(!first);
     engine.close();
@@ -127,14 +127,14 @@ fn a_first_start_that_was_cut_off_while_it_made_a_file_goes_on() {
 #[test]
 fn a_first_start_that_was_cut_off_goes_on() {
     // After how many of the files; the last time also with a store that has tables and no entries.
-    for done in 1..=3 {
+    for done in 1..=4 {
         let made = filled(done);
         let home = Home::new(100 + done);
         std::fs::create_dir(home.keys()).expect("made");
         for name in FILES.iter().take(done as usize) {
             std::fs::copy(made.keys().join(name), home.keys().join(name)).expect("copied");
         }
-        if done == 3 {
+        if done == 4 {
             drop(SqliteStore::open(&home.store_dir()).expect("opens"));
         }
         let (engine, first) = home.try_open().expect("opens");
@@ -143,6 +143,6 @@ fn a_first_start_that_was_cut_off_goes_on() {
         engine.close();
         let same = FILES
             .map(|name| std::fs::read(home.keys().join(name)).expect("reads") == std::fs::read(made.keys().join(name)).expect("reads"));
-        assert_eq!(same, [true, done > 1], "the files that were there are used");
+        assert_eq!(same, [true, done > 1, done > 2], "the files that were there are used");
     }
 }

@@ -2,9 +2,10 @@
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use axum::body::Body;
-use axum::http::{Method, Request, header};
+use axum::http::{Method, Request, StatusCode, header};
 use clap::Args;
 use desist_core::identifier::{Identifier, Kind};
 use serde_json::{Value, json};
@@ -14,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::check::examine;
 use super::connect::{exchange, runtime};
 use super::serve::{self, ServeArgs, Server};
-use super::{CliError, Finding, StoreArgs, say};
+use super::{CliError, Finding, StoreArgs, say, verify};
 
 /// `desist demo`
 #[derive(Debug, Args)]
@@ -50,17 +51,20 @@ pub fn run(args: &DemoArgs) -> Result<Finding, CliError> {
     let directory = Directory(path.clone());
     let story = play(&path)?;
     if !args.exit {
+        // Before anybody reads how to stop it.
+        let stopping = story.runtime.block_on(async {
+            let interrupt = signal(SignalKind::interrupt()).map_err(CliError::io("SIGINT"))?;
+            Ok::<_, CliError>((interrupt, signal(SignalKind::terminate()).map_err(CliError::io("SIGTERM"))?))
+        });
+        let (mut interrupt, mut terminate) = stopping?;
         let program = std::env::current_exe().map_or_else(|_| "desist".to_owned(), |path| path.display().to_string());
         say(&format!("\nThe server stays up: {} (private), {} (public)", story.server.private_url, story.server.public_url));
         say(&format!("  try   {program} decide email:rosa.vega@example.org --data {}", path.display()));
         say(&format!("  keys  {}", path.join("first-admin.json").display()));
         say("Stop it with Ctrl-C; its directory is removed then.");
         story.runtime.block_on(async {
-            let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::io("SIGINT"))?;
-            let mut terminate = signal(SignalKind::terminate()).map_err(CliError::io("SIGTERM"))?;
             tokio::select! { _ = interrupt.recv() => {} _ = terminate.recv() => {} }
-            Ok::<_, CliError>(())
-        })?;
+        });
     }
     serve::stop(&story.runtime, story.server);
     drop(directory);
@@ -91,7 +95,8 @@ fn play(directory: &Path) -> Result<Story, CliError> {
 
     say("\n3. She opts out on the shop's form.");
     let opt_out = json!({ "kind": "opt_out", "channel": "form", "identifiers": [{ "kind": "email", "value": "Rosa.Vega@example.org" }] });
-    story.call(&Method::POST, "/v1/requests", Some(&opt_out), &["receipt_code", "status", "deadline", "seq"])?;
+    let accepted = story.call(&Method::POST, "/v1/requests", Some(&opt_out), &["receipt_code", "status", "deadline", "seq"])?;
+    let receipt_code = accepted["receipt_code"].as_str().unwrap_or_default().to_owned();
 
     say("\n4. From the answer on every decision is deny, by her e-mail, by its hash, by her profile.");
     story.expect("deny", "email", "rosa.vega@example.org")?;
@@ -115,8 +120,9 @@ fn play(directory: &Path) -> Result<Story, CliError> {
     story.expect("deny", "email", "rosa.vega@example.org")?;
 
     story.campaign(&path)?;
+    story.receipt(&receipt_code, directory)?;
 
-    say("\n10. The state is what the log says.");
+    say("\n11. The state is what the log says.");
     say(&format!("$ desist check --data {}", directory.display()));
     let args = StoreArgs { data: directory.to_owned(), business: None, keys: None, config: None };
     let found = examine(&args)?;
@@ -184,6 +190,52 @@ impl Story {
             return Err(CliError::said("the profile should be gone; please report it"));
         }
         self.expect("deny", "email", "rosa.vega@example.org")
+    }
+
+    /// She downloads the receipt, checks it with a program that knows nothing but the log's key, and changes it.
+    fn receipt(&self, code: &str, directory: &Path) -> Result<(), CliError> {
+        say("\n10. She has a receipt. Anybody can check it, without asking the shop.");
+        let path = format!("/receipt/{code}?format=json");
+        let mut receipt = None;
+        // The log is signed within a second of each commit.
+        for _ in 0..50 {
+            let (status, text) = self.public(&path)?;
+            if status.is_success() {
+                receipt = Some(text);
+                break;
+            }
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
+        let receipt = receipt.ok_or_else(|| CliError::said("the receipt was not ready within five seconds; please report it"))?;
+        let (_, key) = self.public("/log/key")?;
+        let (file, changed, key_file) = (directory.join("receipt.json"), directory.join("changed.json"), directory.join("log.key.txt"));
+        let another = receipt.replacen("opted_out", "opted_in", 1);
+        for (path, text) in [(&file, &receipt), (&changed, &another), (&key_file, &key)] {
+            std::fs::write(path, text).map_err(CliError::io(path.display()))?;
+        }
+        say(&format!("> GET {path}"));
+        for (path, expected) in [(&file, Finding::Yes), (&changed, Finding::No)] {
+            if expected == Finding::No {
+                say("  Somebody changes a word in it:");
+            }
+            say(&format!("$ desist verify {} --key {}", path.display(), key_file.display()));
+            if verify::run(&verify::VerifyArgs::new(path.clone(), key.trim().to_owned()))? != expected {
+                return Err(CliError::said("the check should have said otherwise; please report it"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a page of the public listener.
+    fn public(&self, path: &str) -> Result<(StatusCode, String), CliError> {
+        let host = self.server.public_url.trim_start_matches("http://").to_owned();
+        let request = Request::builder().uri(path).header(header::HOST, &host).body(Body::empty());
+        let request = request.map_err(|error| CliError::said(error.to_string()))?;
+        let (status, body) = self.runtime.block_on(async {
+            let stream = TcpStream::connect(&host).await.map_err(CliError::io(&host))?;
+            exchange(stream, request).await
+        })?;
+        Ok((status, String::from_utf8_lossy(&body).into_owned()))
     }
 
     fn expect(&self, decision: &str, kind: &str, value: &str) -> Result<(), CliError> {

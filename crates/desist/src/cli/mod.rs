@@ -13,6 +13,7 @@ mod reload;
 mod serve;
 mod status;
 mod trace;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +55,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Look a request up by its receipt code.
     Trace(trace::TraceArgs),
+    /// Check a receipt, two checkpoints or a log export, offline.
+    Verify(verify::VerifyArgs),
     /// Copy the store, also while the server runs.
     Backup(backup::BackupArgs),
     /// Make the server read desist.toml and its certificates again.
@@ -146,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Reload(args) => reload::run(&args),
     };

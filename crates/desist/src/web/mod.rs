@@ -8,11 +8,14 @@ pub mod health;
 pub mod identifiers;
 pub mod json;
 pub mod keys;
+pub mod log;
 pub mod openapi;
 pub mod people;
 pub mod problem;
+pub mod receipt;
 pub mod requests;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -33,7 +36,7 @@ use self::campaign::schema::Field;
 use self::openapi::Endpoint;
 use self::problem::Problem;
 use crate::config::Config;
-use crate::limits::{BODY_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, REQUEST_TIMEOUT};
+use crate::limits::{BODY_BYTES_MAX, IDEMPOTENCY_KEY_BYTES_MAX, RECEIPT_CLIENTS_MAX, RECEIPTS_PER_MINUTE, REQUEST_TIMEOUT};
 
 /// What every handler works with. Clones share it.
 #[derive(Clone)]
@@ -49,6 +52,7 @@ pub struct App {
     /// Whether this is a server, rather than a command that opened the store itself.
     pub serving: bool,
     limiter: Arc<ArcSwapOption<DefaultKeyedRateLimiter<u32>>>,
+    receipts: Arc<DefaultKeyedRateLimiter<IpAddr>>,
     reload: Reload,
 }
 
@@ -65,6 +69,7 @@ impl App {
             schemas: Arc::new(ArcSwap::from_pointee(Schemas::new(Vec::new()))),
             serving,
             limiter: Arc::default(),
+            receipts: Arc::new(RateLimiter::keyed(Quota::per_minute(RECEIPTS_PER_MINUTE))),
             reload,
         };
         app.configure(config);
@@ -89,6 +94,14 @@ impl App {
     /// Whether a key may send one more request this minute.
     pub fn admits(&self, key: u32) -> bool {
         self.limiter.load().as_ref().is_none_or(|limiter| limiter.check_key(&key).is_ok())
+    }
+
+    /// Whether a client may ask for one more receipt this minute.
+    pub fn may_ask_for_receipts(&self, address: IpAddr) -> bool {
+        if self.receipts.len() > RECEIPT_CLIENTS_MAX {
+            self.receipts.retain_recent();
+        }
+        self.receipts.check_key(&receipt::block(address)).is_ok()
     }
 
     /// Asks the store beside the runtime, in one snapshot.
@@ -198,7 +211,13 @@ pub fn private(app: &App) -> Router {
 /// What the public listener serves.
 pub fn public(app: &App) -> Router {
     let open = open_endpoints().into_iter().filter(|endpoint| matches!(endpoint.path, "/livez" | "/readyz" | "/connection"));
-    finish(app, router(open.collect()))
+    let proof = Router::new()
+        .route("/log/checkpoint", get(log::checkpoint))
+        .route("/log/key", get(log::key))
+        .route("/log/tile/{*path}", get(log::tile))
+        .route("/receipt/{code}", get(receipt::show))
+        .route("/verify", get(receipt::verifier));
+    finish(app, router(open.collect()).merge(proof))
 }
 
 /// What the control socket serves: the JSON API as the operator, and what only the operator can do.

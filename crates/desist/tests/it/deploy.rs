@@ -431,7 +431,7 @@ fn a_backup_and_the_keys_make_a_server_again() {
     assert_eq!(again.status.code(), Some(2), "a copy is never overwritten: {again:?}");
     let keys = second.path().join("keys");
     std::fs::create_dir(&keys).unwrap();
-    for name in ["pepper.key", "master.key"] {
+    for name in ["pepper.key", "master.key", "log.key"] {
         std::fs::copy(server.data.join("keys").join(name), keys.join(name)).unwrap();
     }
     std::fs::copy(&copy, second.path().join("desist.db")).unwrap();
@@ -493,7 +493,7 @@ fn a_wrong_business_or_directory_ends_with_2_and_the_fix() {
 fn wrong_secret_files_end_with_2_and_the_fix() {
     let directory = store();
     let data = directory.path();
-    for name in ["master.key", "pepper.key"] {
+    for name in ["master.key", "pepper.key", "log.key"] {
         let path = data.join("keys").join(name);
         let shown = path.to_str().unwrap();
         let good = std::fs::read(&path).unwrap();

@@ -15,4 +15,5 @@ mod durability;
 mod import;
 mod paging;
 mod privacy;
+mod proof;
 mod tidy;

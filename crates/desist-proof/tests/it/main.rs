@@ -1,0 +1,10 @@
+//! The log's formats as another program meets them. One binary, so that it links once.
+
+mod checkpoints;
+mod exports;
+mod foreign;
+mod notes;
+mod proofs;
+mod receipts;
+mod tiles;
+mod world;

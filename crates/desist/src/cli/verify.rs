@@ -1,0 +1,205 @@
+//! `desist verify FILE`: checks a receipt, two checkpoints or a log export, with no server and no store.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use desist_proof::Hash;
+use desist_proof::checkpoint::{Opened, SignedCheckpoint, verify_pair};
+use desist_proof::export::verify_log;
+use desist_proof::note::Verifier;
+use desist_proof::receipt::{Receipt, ReceiptError};
+use serde::Serialize;
+
+use super::{CliError, Finding, OutputArgs, print_json, say};
+
+/// Largest file that is checked: a log of some ten million entries.
+const FILE_BYTES_MAX: u64 = 4 << 30;
+
+/// `desist verify`
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Exit code 0: good, 1: not good (the first broken link is named), 2: it cannot be read.\nThe key is at /log/key of the business; take it from a place that you trust, not from the file.\n\nExamples:\n  desist verify receipt.json --key 'desist.invalid/acme/0123456789abcdef+1a2b3c4d+AX...'\n  desist verify newer.txt --older older.txt --proof proof.json --key log.key.txt\n  desist verify entries.ndjson --checkpoint checkpoint.txt --key log.key.txt"
+)]
+pub struct VerifyArgs {
+    /// The receipt; or a checkpoint, with --older; or the entries of a log, one a line, with --checkpoint.
+    file: PathBuf,
+    /// The verifier key of the log, or a file that holds it.
+    #[arg(long, value_name = "VKEY")]
+    key: String,
+    /// The verifier key of a witness, or a file that holds it; may be given several times.
+    #[arg(long, value_name = "VKEY")]
+    witness: Vec<String>,
+    /// The signed checkpoint that the entries in FILE lead to.
+    #[arg(long, value_name = "FILE", conflicts_with = "older")]
+    checkpoint: Option<PathBuf>,
+    /// An earlier checkpoint, of which the one in FILE must be a continuation.
+    #[arg(long, value_name = "FILE", requires = "proof")]
+    older: Option<PathBuf>,
+    /// The consistency proof between the two: a JSON array of hashes in base64.
+    #[arg(long, value_name = "FILE", requires = "older")]
+    proof: Option<PathBuf>,
+    #[command(flatten)]
+    output: OutputArgs,
+}
+
+impl VerifyArgs {
+    /// The check of a receipt against a key.
+    pub fn new(file: PathBuf, key: String) -> Self {
+        Self { file, key, witness: Vec::new(), checkpoint: None, older: None, proof: None, output: OutputArgs { json: false } }
+    }
+}
+
+/// What was found.
+#[derive(Default, Serialize)]
+struct Report {
+    /// `good`, `bad` or `unreadable`.
+    result: &'static str,
+    /// The first link that is broken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    link: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+    /// `self-attested`, or `witnessed by N at T`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trust: Option<String>,
+    /// Entries of the checkpoint.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    size: Option<u64>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seq: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
+}
+
+impl Report {
+    fn bad(link: &'static str, problem: &impl ToString) -> Self {
+        Self { result: "bad", link: Some(link), problem: Some(problem.to_string()), ..Self::default() }
+    }
+    fn unreadable(link: &'static str, problem: &impl ToString) -> Self {
+        Self { result: "unreadable", ..Self::bad(link, problem) }
+    }
+    fn good(checkpoint: &Opened) -> Self {
+        let trust = match checkpoint.cosigned_by() {
+            [] => "self-attested".to_owned(),
+            by => {
+                let latest = by.iter().map(|(_, time)| *time).max().unwrap_or_default();
+                let at = jiff::Timestamp::from_second(latest as i64).map_or_else(|_| latest.to_string(), |at| at.to_string());
+                format!("witnessed by {} at {at}", by.len())
+            }
+        };
+        Self { result: "good", trust: Some(trust), size: Some(checkpoint.checkpoint().size()), ..Self::default() }
+    }
+}
+
+pub fn run(args: &VerifyArgs) -> Result<Finding, CliError> {
+    let log = key("--key", &args.key)?;
+    let witnesses = args.witness.iter().map(|witness| key("--witness", witness)).collect::<Result<Vec<_>, _>>()?;
+    let open = |path: &Path| -> Result<Result<Opened, Report>, CliError> {
+        let text = text(path)?;
+        Ok(match SignedCheckpoint::parse(&text) {
+            Err(error) => Err(Report::unreadable("checkpoint", &error)),
+            Ok(signed) => signed.open(&log, &witnesses).map_err(|error| Report::bad("checkpoint signature", &error)),
+        })
+    };
+    let report = match (&args.older, &args.proof, &args.checkpoint) {
+        (Some(older), Some(proof), _) => match (open(older)?, open(&args.file)?) {
+            (Err(report), _) | (_, Err(report)) => report,
+            (Ok(older), Ok(newer)) => match hashes(proof)? {
+                None => Report::unreadable("consistency", &"the proof is not a JSON array of hashes in base64"),
+                Some(proof) => match verify_pair(&older, &newer, &proof) {
+                    Ok(()) => Report::good(&newer),
+                    Err(error) => Report::bad("consistency", &error),
+                },
+            },
+        },
+        (_, _, Some(checkpoint)) => match open(checkpoint)? {
+            Err(report) => report,
+            Ok(checkpoint) => {
+                let bytes = bytes(&args.file)?;
+                let lines = bytes.strip_suffix(b"\n").unwrap_or(&bytes).split(|byte| *byte == b'\n');
+                match verify_log(lines.filter(|_| !bytes.is_empty()), &checkpoint) {
+                    Ok(()) => Report::good(&checkpoint),
+                    Err(error) => Report::bad("entries", &error),
+                }
+            }
+        },
+        _ => receipt(&bytes(&args.file)?, &log, &witnesses),
+    };
+    if args.output.json {
+        print_json(&report)?;
+    } else {
+        show(&report, &args.file);
+    }
+    match report.result {
+        "good" => Ok(Finding::Yes),
+        "bad" => Ok(Finding::No),
+        _ => Err(CliError::said(format!("{}: it cannot be read", args.file.display()))),
+    }
+}
+
+fn receipt(bytes: &[u8], log: &Verifier, witnesses: &[Verifier]) -> Report {
+    let verified = Receipt::parse(bytes).map_err(ReceiptError::Format).and_then(|receipt| receipt.verify(log, witnesses));
+    match verified {
+        Ok(verified) => Report {
+            kind: Some(verified.entry.kind.clone()),
+            seq: Some(verified.entry.seq),
+            at: Some(verified.entry.at.clone()),
+            ..Report::good(&verified.checkpoint)
+        },
+        Err(error @ ReceiptError::Format(_)) => Report::unreadable(error.link(), &error),
+        Err(error) => Report::bad(error.link(), &error),
+    }
+}
+
+fn show(report: &Report, file: &Path) {
+    say(&format!("{}: {}", file.display(), report.result));
+    let line = |name: &str, value: Option<String>| {
+        if let Some(value) = value {
+            say(&format!("  {name:<9} {value}"));
+        }
+    };
+    line("link", report.link.map(str::to_owned));
+    line("problem", report.problem.clone());
+    line(
+        "entry",
+        report
+            .seq
+            .map(|seq| format!("{seq}, {} at {}", report.kind.as_deref().unwrap_or_default(), report.at.as_deref().unwrap_or_default())),
+    );
+    line("log", report.size.map(|size| format!("{size} entries")));
+    line("trust", report.trust.clone());
+}
+
+/// A key as text, or the file that holds it: every key has plus signs, which few names of files have.
+fn key(flag: &str, given: &str) -> Result<Verifier, CliError> {
+    let unusable = |error: desist_proof::note::KeyError| CliError::said(format!("{flag}: {error}"));
+    match given.parse() {
+        Ok(key) => Ok(key),
+        Err(_) if Path::new(given).is_file() => text(Path::new(given))?.trim().parse().map_err(unusable),
+        Err(error) => Err(unusable(error)),
+    }
+}
+
+fn bytes(path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(CliError::io(path.display()))?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(CliError::io(path.display()))?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(CliError::said(format!("{}: larger than {FILE_BYTES_MAX} bytes", path.display())));
+    }
+    Ok(bytes)
+}
+
+fn text(path: &Path) -> Result<String, CliError> {
+    String::from_utf8(bytes(path)?).map_err(|_| CliError::said(format!("{}: not UTF-8", path.display())))
+}
+
+fn hashes(path: &Path) -> Result<Option<Vec<Hash>>, CliError> {
+    use base64::Engine as _;
+    let texts: Option<Vec<String>> = serde_json::from_slice(&bytes(path)?).ok();
+    let decode = |text: &String| base64::engine::general_purpose::STANDARD.decode(text).ok()?.try_into().ok();
+    Ok(texts.and_then(|texts| texts.iter().map(decode).collect()))
+}

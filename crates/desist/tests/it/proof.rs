@@ -1,0 +1,277 @@
+//! Receipts and the public log, as a consumer, an auditor and an attacker meet them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, DESIST, Server, send};
+
+/// Opts somebody out and returns the receipt code.
+fn opted_out(server: &Server, email: &str) -> String {
+    let body = json!({ "kind": "opt_out", "channel": "form", "identifiers": [{ "kind": "email", "value": email }] });
+    let answer = server.post("/v1/requests", &body);
+    assert_eq!(answer.status, 201, "{}", answer.text);
+    answer.json()["receipt_code"].as_str().unwrap().to_owned()
+}
+
+fn public(server: &Server, path: &str) -> Answer {
+    send("GET", &format!("{}{path}", server.public), b"", &[])
+}
+
+/// The receipt file, which the notary promises within a second.
+fn receipt(server: &Server, code: &str) -> String {
+    let patience = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = public(server, &format!("/receipt/{code}?format=json"));
+        if answer.status == 200 {
+            assert_eq!(answer.headers["cache-control"], "no-store");
+            assert_eq!(answer.headers["referrer-policy"], "no-referrer");
+            return answer.text;
+        }
+        assert!(answer.status == 503 && answer.json()["code"] == "not_signed" && Instant::now() < patience, "{answer:?}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+fn verify(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(DESIST).arg("verify").args(arguments).current_dir(directory).output().unwrap()
+}
+
+fn said(output: &Output) -> (Option<i32>, Value) {
+    let text = String::from_utf8_lossy(&output.stdout);
+    (output.status.code(), serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}")))
+}
+
+#[test]
+fn a_receipt_is_checked_offline_and_a_changed_one_is_not_believed() {
+    let server = Server::start();
+    let code = opted_out(&server, "rosa.vega@example.org");
+    opted_out(&server, "ivo@example.org");
+    let receipt = receipt(&server, &code);
+    let key = public(&server, "/log/key").text;
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("receipt.json", &receipt);
+    write("key.txt", &key);
+    server.stop();
+    // With no server and no store.
+    let good = verify(directory.path(), &["receipt.json", "--key", "key.txt", "--json"]);
+    let (status, report) = said(&good);
+    assert_eq!(
+        (status, &report["result"], &report["trust"], &report["type"]),
+        (Some(0), &json!("good"), &json!("self-attested"), &json!("opted_out"))
+    );
+    let shown = verify(directory.path(), &["receipt.json", "--key", key.trim()]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(shown.contains("receipt.json: good") && shown.contains("self-attested") && !shown.contains("rosa"), "{shown}");
+
+    let mut parsed: Value = serde_json::from_str(&receipt).unwrap();
+    let other = |member: &str, value: Value| {
+        let mut changed: Value = serde_json::from_str(&receipt).unwrap();
+        changed[member] = value;
+        changed.to_string()
+    };
+    let entry = parsed["entry"].as_str().unwrap().to_owned();
+    let checkpoint = parsed["checkpoint"].as_str().unwrap().to_owned();
+    let index = parsed["index"].as_u64().unwrap();
+    for (what, text, link, code) in [
+        ("another entry", other("entry", json!(entry.replace("\"at\":\"2", "\"at\":\"1"))), "inclusion", 1),
+        ("another place", other("index", json!(index + 1)), "entry", 1),
+        ("another size", other("checkpoint", json!(checkpoint.replacen('\n', "\n1", 1))), "checkpoint signature", 1),
+        ("no proof", other("inclusion", json!([])), "inclusion", 1),
+        (
+            "no opening",
+            {
+                parsed.as_object_mut().unwrap().remove("opening");
+                parsed.to_string()
+            },
+            "opening",
+            1,
+        ),
+        ("one member more", other("note", json!("trust me")), "format", 2),
+        ("no JSON", receipt.replacen('{', "", 1), "format", 2),
+    ] {
+        write("changed.json", &text);
+        let (status, report) = said(&verify(directory.path(), &["changed.json", "--key", "key.txt", "--json"]));
+        assert_eq!((status, report["link"].as_str()), (Some(code), Some(link)), "{what}: {report}");
+    }
+    // Of another log, and with a key that is none.
+    let elsewhere = Server::start();
+    write("other.txt", &public(&elsewhere, "/log/key").text);
+    let (status, report) = said(&verify(directory.path(), &["receipt.json", "--key", "other.txt", "--json"]));
+    assert_eq!((status, &report["link"]), (Some(1), &json!("checkpoint signature")));
+    let nonsense = verify(directory.path(), &["receipt.json", "--key", "acme+00000000+AAAA"]);
+    assert_eq!(nonsense.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&nonsense.stderr).contains("--key"), "{nonsense:?}");
+}
+
+#[test]
+fn the_page_of_a_receipt_shows_its_owner_enough_and_others_nothing() {
+    let server = Server::start();
+    let code = opted_out(&server, "rosa.vega@example.org");
+    receipt(&server, &code);
+    let page = public(&server, &format!("/receipt/{code}"));
+    assert_eq!(page.status, 200);
+    assert!(page.headers["content-type"].to_str().unwrap().starts_with("text/html"));
+    assert_eq!(
+        (&page.headers["cache-control"], &page.headers["referrer-policy"]),
+        (&"no-store".parse().unwrap(), &"no-referrer".parse().unwrap())
+    );
+    for part in
+        ["<strong>received</strong>", "to opt out", "person", "email r…@e….org", "not performed by this version", "was not observed"]
+    {
+        assert!(page.text.contains(part), "{part}: {}", page.text);
+    }
+    for part in ["rosa", "vega", "<script", "http://", "https://", "enforced", "honored"] {
+        assert!(!page.text.contains(part), "{part}: {}", page.text);
+    }
+    // As a person types it; and with the header that programs send.
+    let typed = format!("{}-{}", code[..13].to_lowercase(), &code[13..]);
+    assert_eq!(public(&server, &format!("/receipt/{typed}")).status, 200);
+    let file = send("GET", &format!("{}/receipt/{code}", server.public), b"", &[("accept", "application/json")]);
+    assert_eq!(file.json()["format"], "desist-receipt/v1");
+    // Whatever is wrong about a code, the answer is the same.
+    let wrong = ["0".repeat(26), "A".repeat(26), "x".to_owned(), "%E2%82%AC".to_owned(), code[1..].to_owned(), format!("{code}0")];
+    let answers: Vec<_> =
+        wrong.iter().map(|code| public(&server, &format!("/receipt/{code}"))).map(|answer| (answer.status, answer.text)).collect();
+    assert!(answers.iter().all(|answer| *answer == answers[0] && answer.0 == 404), "{answers:?}");
+    // Nobody tries for long.
+    let mut tried = 0;
+    let limited = loop {
+        let answer = public(&server, &format!("/receipt/{}", "0".repeat(26)));
+        if answer.status == 429 {
+            break answer;
+        }
+        tried += 1;
+        assert!(tried < 200, "codes can be tried for ever");
+    };
+    assert_eq!(limited.headers["retry-after"], "60");
+    // The private listener, which has other callers, does not serve it.
+    assert_eq!(server.send("GET", &format!("/receipt/{code}"), b"", &[]).status, 404);
+}
+
+#[test]
+fn the_log_is_shown_in_the_formats_of_others() {
+    let server = Server::start();
+    for n in 0..300 {
+        opted_out(&server, &format!("p{n}@example.org"));
+    }
+    let key = public(&server, "/log/key").text;
+    let verifier: desist_proof::note::Verifier = key.trim().parse().unwrap();
+    let patience = Instant::now() + Duration::from_secs(20);
+    let opened = loop {
+        let answer = public(&server, "/log/checkpoint");
+        if answer.status == 200 {
+            assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8");
+            let opened = desist_proof::checkpoint::open(&answer.text, &verifier, &[]).unwrap();
+            if opened.checkpoint().size() > 300 {
+                break opened;
+            }
+        }
+        assert!(Instant::now() < patience, "the log was not signed");
+        std::thread::park_timeout(Duration::from_millis(20));
+    };
+    // The root follows from the tiles that anybody can fetch.
+    let size = opened.checkpoint().size();
+    let root = desist_proof::proof::root(size, &mut |id| {
+        let answer = fetch(&format!("{}/log/{}", server.public, id.path()));
+        assert_eq!(answer.1, if id.width() == 256 { "public, max-age=31536000, immutable" } else { "public, max-age=3600" });
+        Ok::<_, std::convert::Infallible>(answer.0)
+    });
+    assert_eq!(root.unwrap(), *opened.checkpoint().root());
+    for path in ["0/001", "0/x001", "entries/000", "9/000", "0/000.p/256", "0/000.p/0", "0/0", "1/000.p/2"] {
+        assert_eq!(public(&server, &format!("/log/tile/{path}")).status, 404, "{path}");
+    }
+    assert_eq!(public(&server, "/log/entries").status, 404, "entries are not shown");
+    assert_eq!(public(&server, "/verify").status, 200);
+}
+
+/// A tile and how long it may be kept.
+fn fetch(url: &str) -> (Vec<u8>, String) {
+    let mut answer = ureq::get(url).call().unwrap();
+    let keep = answer.headers()["cache-control"].to_str().unwrap().to_owned();
+    (answer.body_mut().read_to_vec().unwrap(), keep)
+}
+
+/// Files that are almost receipts: each byte of a good one in turn is changed, and some in other ways.
+fn mutated(good: &str) -> Vec<String> {
+    let mut files = vec![good.to_owned(), String::new(), "{}".to_owned(), format!("{good} "), format!("\u{feff}{good}")];
+    for (at, byte) in good.bytes().enumerate().filter(|(at, _)| good.is_char_boundary(*at) && good.is_char_boundary(*at + 1)) {
+        let other = match byte {
+            b'"' => "'".to_owned(),
+            b'0'..=b'8' | b'a'..=b'y' | b'A'..=b'Y' => char::from(byte + 1).to_string(),
+            _ => "A".to_owned(),
+        };
+        files.push(format!("{}{other}{}", &good[..at], &good[at + 1..]));
+        if at % 7 == 0 {
+            files.push(format!("{}{}", &good[..at], &good[at + 1..]));
+            files.push(good[..at].to_owned());
+        }
+    }
+    for (from, to) in [
+        ("\"index\":", "\"index\":1,\"index\":"),
+        ("\"index\":", "\"index\": "),
+        ("\"index\":", "\"note\":1,\"index\":"),
+        ("\"index\":1", "\"index\":1.0"),
+        ("\"index\":1", "\"index\":\"1\""),
+        ("\\\"v\\\":1", "\\\"v\\\":1.0"),
+        ("\\\"v\\\":1", "\\\"v\\\":2"),
+        ("\"opening\":", "\"opening\":null,\"x\":"),
+        ("/v1", "/v2"),
+    ] {
+        files.push(good.replacen(from, to, 1));
+    }
+    files
+}
+
+#[test]
+fn the_page_and_the_command_judge_every_file_alike() {
+    let server = Server::start();
+    let code = opted_out(&server, "rosa.vega@example.org");
+    let good = receipt(&server, &code);
+    let key = public(&server, "/log/key").text.trim().to_owned();
+    let verifier: desist_proof::note::Verifier = key.parse().unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let files = mutated(good.trim_end());
+    for (n, text) in files.iter().enumerate() {
+        std::fs::write(directory.path().join(format!("{n:05}.json")), text).unwrap();
+    }
+    let mut script = Command::new("node");
+    script.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/verify.mjs")).arg(&key).current_dir(directory.path());
+    let output = script.args((0..files.len()).map(|n| format!("{n:05}.json"))).output().unwrap();
+    let theirs: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(theirs.len(), files.len(), "{}", String::from_utf8_lossy(&output.stderr));
+    let (mut differ, mut are_good) = (Vec::new(), 0);
+    for (n, (text, theirs)) in files.iter().zip(&theirs).enumerate() {
+        let ours = desist_proof::receipt::verify(text.as_bytes(), &verifier, &[]);
+        are_good += usize::from(ours.is_ok());
+        let link = ours.as_ref().err().map(desist_proof::receipt::ReceiptError::link);
+        let result = match link {
+            None => "good",
+            Some("format") => "unreadable",
+            Some(_) => "bad",
+        };
+        if (result, link) != (theirs["result"].as_str().unwrap(), theirs["link"].as_str()) {
+            differ.push(format!("{n}: {result} {link:?}, {theirs}"));
+        }
+    }
+    assert!(differ.is_empty(), "{}", differ.join("\n"));
+    assert!((1..20).contains(&are_good) && files.len() > 1000, "{are_good} of {} are good", files.len());
+}
+
+/// Where the page is that checks receipts in a browser.
+fn page() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/src/web/pages/verify.html"))
+}
+
+#[test]
+fn the_checking_page_may_run_its_own_script_and_nothing_else() {
+    let server = Server::start();
+    let answer = public(&server, "/verify");
+    assert_eq!(answer.text, std::fs::read_to_string(page()).unwrap());
+    let policy = answer.headers["content-security-policy"].to_str().unwrap().to_owned();
+    assert!(policy.contains("script-src 'sha256-") && policy.contains("default-src 'none'") && !policy.contains("connect-src"), "{policy}");
+    assert_eq!(answer.text.matches("<script").count(), 1);
+}
