@@ -94,7 +94,7 @@ impl Notary {
         let signer = Signer::new(origin, Algorithm::Ed25519, seed).expect("the origin of a log is a key's name");
         Self {
             signer,
-            mark: keys.join(MARK),
+            mark: mark(keys),
             published: ArcSwapOption::empty(),
             stopped: AtomicBool::new(false),
             failed: AtomicI64::new(0),
@@ -119,29 +119,17 @@ impl Notary {
 
     /// Compares the log with the mark, and takes the mark over as what was shown last.
     pub(crate) fn resume(&self, shared: &Shared) -> Result<(), NotaryError> {
-        let io = |error| NotaryError::Io { path: self.mark.clone(), error };
-        let text = match std::fs::metadata(&self.mark) {
-            Ok(file) if file.len() > MARK_BYTES_MAX => return Err(io(std::io::ErrorKind::FileTooLarge.into())),
-            Ok(_) => std::fs::read_to_string(&self.mark).map_err(io)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(io(error)),
-        };
-        let unusable = |error| NotaryError::Mark { path: self.mark.clone(), error };
-        let checkpoint = SignedCheckpoint::parse(&text).map_err(unusable)?;
-        checkpoint.open(self.verifier(), &[]).map_err(unusable)?;
-        let (size, wanted) = (checkpoint.unverified().size(), *checkpoint.unverified().root());
-        let mut root = None;
+        let Some(published) = read_mark(&self.mark, self.verifier())? else { return Ok(()) };
+        let mut begins = false;
         shared.readers.read(&mut |read| {
-            if read.coordinator()?.counters.entries >= size {
-                root = Some(proof::root(size, &mut |id| tiles::tile(read, id)).map_err(tiles::damaged)?);
-            }
+            begins = begins_with(read, &published)?;
             Ok(())
         })?;
-        if root != Some(wanted) {
+        if !begins {
             self.failed.store(shared.env.now_ms().div_euclid(1000).max(1), Ordering::Release);
-            return Err(NotaryError::NotThePrefix { size, path: self.mark.clone() });
+            return Err(NotaryError::NotThePrefix { size: published.size(), path: self.mark.clone() });
         }
-        self.published.store(Some(Arc::new(Published { checkpoint, text })));
+        self.published.store(Some(Arc::new(published)));
         Ok(())
     }
 
@@ -180,6 +168,40 @@ impl Notary {
             }
         }
     }
+}
+
+/// The public key of a log, from its origin and the 32 secret bytes of its key.
+pub fn verifier(origin: &str, seed: &[u8; 32]) -> Verifier {
+    Signer::new(origin, Algorithm::Ed25519, seed).expect("the origin of a log is a key's name").verifier().clone()
+}
+
+/// Where the mark is.
+pub fn mark(keys: &Path) -> PathBuf {
+    keys.join(MARK)
+}
+
+/// Reads the mark, which must be signed by the log; none before the first checkpoint.
+pub fn read_mark(path: &Path, log: &Verifier) -> Result<Option<Published>, NotaryError> {
+    let io = |error| NotaryError::Io { path: path.to_owned(), error };
+    let text = match std::fs::metadata(path) {
+        Ok(file) if file.len() > MARK_BYTES_MAX => return Err(io(std::io::ErrorKind::FileTooLarge.into())),
+        Ok(_) => std::fs::read_to_string(path).map_err(io)?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let unusable = |error| NotaryError::Mark { path: path.to_owned(), error };
+    let checkpoint = SignedCheckpoint::parse(&text).map_err(unusable)?;
+    checkpoint.open(log, &[]).map_err(unusable)?;
+    Ok(Some(Published { checkpoint, text }))
+}
+
+/// Whether the log begins with what was signed.
+pub fn begins_with(read: &mut (impl Read + ?Sized), published: &Published) -> Result<bool, StoreError> {
+    if read.coordinator()?.counters.entries < published.size() {
+        return Ok(false);
+    }
+    let root = proof::root(published.size(), &mut |id| tiles::tile(read, id)).map_err(tiles::damaged)?;
+    Ok(root == *published.checkpoint.unverified().root())
 }
 
 /// Starts signing: within a second of each commit.

@@ -1,12 +1,15 @@
 //! `desist check`.
 
+use std::path::Path;
+
 use clap::Args;
 use desist_engine::engine::fingerprints;
 use desist_engine::env::System;
+use desist_engine::notary::{self, NotaryError};
 use desist_engine::secrets::Secrets;
 use desist_engine::vault::{self, Vault};
-use desist_store::Readers as _;
 use desist_store::sqlite::SqliteReaders;
+use desist_store::{Read, Readers as _, StoreError};
 
 use super::connect::{config_path, needs_store};
 use super::{CliError, Finding, OutputArgs, StoreArgs, print_json, say};
@@ -78,6 +81,7 @@ pub fn examine(args: &StoreArgs) -> Result<Vec<String>, CliError> {
             match Secrets::open(&keys, Some(&expected), &System) {
                 Ok(opened) => {
                     found.extend(vault::check(read, &Vault::new(&opened.master))?);
+                    found.extend(changed_log(read, &keys, &opened)?);
                     secrets = Ok(Some(opened));
                 }
                 Err(error) => secrets = Err(CliError::said(error.to_string())),
@@ -87,6 +91,19 @@ pub fn examine(args: &StoreArgs) -> Result<Vec<String>, CliError> {
     })?;
     bar.finish_and_clear();
     secrets.map(|_| found)
+}
+
+/// What does not fit between the log and the checkpoint that was signed last.
+fn changed_log(read: &mut dyn Read, keys: &Path, secrets: &Secrets) -> Result<Option<String>, StoreError> {
+    let path = notary::mark(keys);
+    let origin = read.meta("origin")?.and_then(|origin| String::from_utf8(origin).ok()).unwrap_or_default();
+    Ok(match notary::read_mark(&path, &notary::verifier(&origin, &secrets.log)) {
+        Ok(Some(published)) if !notary::begins_with(read, &published)? => {
+            Some(NotaryError::NotThePrefix { size: published.size(), path }.to_string())
+        }
+        Ok(_) => None,
+        Err(error) => Some(error.to_string()),
+    })
 }
 
 /// How long work is shown.

@@ -6,6 +6,7 @@ mod check;
 mod connect;
 mod decide;
 mod demo;
+mod export;
 mod import;
 mod key;
 mod opt_out;
@@ -55,6 +56,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Look a request up by its receipt code.
     Trace(trace::TraceArgs),
+    /// Write the log out for an auditor.
+    Export(export::ExportArgs),
     /// Check a receipt, two checkpoints or a log export, offline.
     Verify(verify::VerifyArgs),
     /// Copy the store, also while the server runs.
@@ -149,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Trace(args) => trace::run(&args),
+        Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Backup(args) => backup::run(&args),
         Command::Reload(args) => reload::run(&args),

@@ -188,6 +188,48 @@ fn the_log_is_shown_in_the_formats_of_others() {
     assert_eq!(public(&server, "/verify").status, 200);
 }
 
+#[test]
+fn an_exported_log_is_checked_as_a_whole() {
+    let mut server = Server::start();
+    for n in 0..40 {
+        opted_out(&server, &format!("p{n}@example.org"));
+    }
+    receipt(&server, &opted_out(&server, "last@example.org"));
+    let directory = tempfile::tempdir().unwrap();
+    let to = directory.path().join("audit");
+    let exported = server.run(&["export", "log", to.to_str().unwrap()]);
+    assert!(exported.status.success(), "{exported:?}");
+    let check = |entries: &str| {
+        let arguments = [entries, "--checkpoint", "checkpoint.txt", "--key", "log.key.txt", "--json"];
+        let (status, report) = said(&verify(&to, &arguments));
+        (status, report["result"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(check("entries.ndjson"), (Some(0), "good".to_owned()));
+    let entries = std::fs::read_to_string(to.join("entries.ndjson")).unwrap();
+    assert!(!entries.contains("example.org"), "no names are in it");
+    let lines: Vec<&str> = entries.lines().collect();
+    let without = |at: usize| [&lines[..at], &lines[at + 1..]].concat().join("\n");
+    let swapped = entries.replacen("\"channel\":\"form\"", "\"channel\":\"mail\"", 1);
+    for (n, changed) in
+        [without(lines.len() - 1), without(3), swapped, format!("{entries}{}\n", lines[2]), String::new()].iter().enumerate()
+    {
+        std::fs::write(to.join("changed.ndjson"), changed).unwrap();
+        assert_eq!(check("changed.ndjson"), (Some(1), "bad".to_owned()), "{n}");
+    }
+    assert!(std::fs::read_dir(to.join("tile/0")).unwrap().count() > 0);
+    assert_eq!(server.run(&["export", "log", to.to_str().unwrap()]).status.code(), Some(2), "nothing is written over");
+    // A checkpoint beside the keys that the log does not begin with is found.
+    assert!(server.run(&["check"]).status.success());
+    server.kill();
+    let raw = rusqlite::Connection::open(server.data.join("desist.db")).unwrap();
+    raw.execute("UPDATE tile SET hashes = zeroblob(length(hashes)) WHERE level = 0", []).unwrap();
+    drop(raw);
+    let checked = server.run(&["check"]);
+    let text = String::from_utf8(checked.stdout).unwrap();
+    assert_eq!(checked.status.code(), Some(1), "{text}");
+    assert!(text.contains("was signed earlier") && text.contains("tile/0/000"), "{text}");
+}
+
 /// A tile and how long it may be kept.
 fn fetch(url: &str) -> (Vec<u8>, String) {
     let mut answer = ureq::get(url).call().unwrap();
