@@ -249,6 +249,8 @@ pub fn receipt(read: &mut dyn Read, shared: &Shared, request: &RequestRow) -> Ou
     let entry = String::from_utf8(entry).map_err(|_| StoreError::Damaged(format!("entry {} is not text", request.seq)))?;
     let owner = Owner::Request(request.id);
     let opening = match read.vault_get(owner)?.filter(|_| commits) {
+        // The evidence was erased, and without it the receipt would not verify.
+        None if commits => return Ok(Err(Refusal::NotFound)),
         None => None,
         Some(sealed) => match shared.vault.open(owner, &sealed) {
             Ok(opening) => Some(opening.to_vec()),

@@ -3,12 +3,13 @@
 use std::time::{Duration, Instant};
 
 use desist_core::fact::RequestId;
-use desist_engine::engine::{Engine, OpenError};
+use desist_engine::engine::{Engine, OpenError, Refusal};
 use desist_engine::notary::{self, NotaryError, Published};
+use desist_engine::queue::Lane;
 use desist_proof::checkpoint::{Opened, SignedCheckpoint, verify_pair};
 use desist_proof::proof::consistency;
 use desist_proof::receipt::Trust;
-use desist_store::tiles;
+use desist_store::{Owner, tiles};
 
 use crate::support::{Home, email, is_alarm, log, opt_out, submit};
 
@@ -81,6 +82,22 @@ fn every_request_has_a_receipt_that_verifies() {
         other.opening.as_mut().expect("there")[40] ^= 1;
         assert_eq!(other.verify(engine.shared().notary.verifier(), &[]).expect_err("changed").link(), "opening");
     }
+    engine.close();
+}
+
+#[test]
+fn a_request_whose_evidence_was_erased_gets_no_receipt_that_fails() {
+    let home = Home::new(4);
+    let engine = home.open();
+    let id = people(&engine, 0, 1)[0];
+    signed(&engine);
+    let shredded = engine.submit_blocking(Lane::Interactive, move |ctx| ctx.write.vault_shred(Owner::Request(id)).map(Ok));
+    shredded.expect("done");
+    let receipt = engine.read(|read| {
+        let row = read.request(id)?.expect("recorded");
+        notary::receipt(read, engine.shared(), &row)
+    });
+    assert_eq!(receipt.expect("reads").expect_err("its holder could not open the commitment"), Refusal::NotFound);
     engine.close();
 }
 
