@@ -11,11 +11,12 @@
 //! | [`entry`] | what a verifier reads of an entry |
 //! | [`receipt`] | one file that shows that an entry is in the log |
 //! | [`export`] | the check of a whole log |
+//! | [`witness`] | what a log asks a witness, and whether it may cosign |
 //!
 //! Invariant: a leaf crate. No I/O, no clock, no randomness, and few dependencies (hashes, signatures,
 //! base64, JSON), so that whoever checks a receipt can read all the code that the proof rests on.
 //!
-//! The formats are those of C2SP (c2sp.org): signed-note, tlog-checkpoint, tlog-tiles and tlog-cosignature.
+//! The formats are those of C2SP (c2sp.org): signed-note, tlog-checkpoint, tlog-tiles, tlog-cosignature and tlog-witness.
 //! Reading is strict throughout: what is read is written back to the same bytes, or it is refused.
 
 pub mod checkpoint;
@@ -25,6 +26,7 @@ pub mod note;
 pub mod proof;
 pub mod receipt;
 pub mod tile;
+pub mod witness;
 
 use sha2::{Digest, Sha256};
 

@@ -7,4 +7,5 @@ mod notes;
 mod proofs;
 mod receipts;
 mod tiles;
+mod witness;
 mod world;
