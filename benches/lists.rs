@@ -48,11 +48,13 @@ fn engine(directory: &Path, clear: &[&str]) -> Engine {
         snapshot: None,
         policy: Policy {
             api_opt_in_own: true,
+            witnesses: Vec::new(),
             time_zone: parse_time_zone("America/Los_Angeles").expect("bundled"),
             purposes: Vec::new(),
             searched: Searched { sealed, clear },
         },
         env: Arc::new(System),
+        outbound: None,
         open_store: Box::new(move || Ok(Box::new(SqliteStore::open(&data)?) as Box<dyn Store>)),
     };
     Engine::open(options).expect("the store opens").0

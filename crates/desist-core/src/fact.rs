@@ -192,11 +192,13 @@ pub enum AlarmKind {
     NotDurable,
     /// The log does not begin with what was signed earlier; nothing is signed any more.
     LogChanged,
+    /// A witness of the log does not answer or refuses to cosign it.
+    WitnessLost,
 }
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 2] = [Self::NotDurable, Self::LogChanged];
+    pub const ALL: [Self; 3] = [Self::NotDurable, Self::LogChanged, Self::WitnessLost];
 }
 
 /// An identifier as entries refer to it: `[row number, kind]`.

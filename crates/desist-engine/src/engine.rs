@@ -17,9 +17,10 @@ use desist_store::{KeyRow, Read, Readers, Store, StoreError, Write};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
 
-use crate::env::{Env, random};
+use crate::env::{Env, Outbound, random};
 use crate::index::DecisionIndex;
 use crate::intake::SignalsSeen;
+use crate::notary::witnesses::WitnessAt;
 use crate::notary::{self, Notary, NotaryError};
 use crate::queue::{Lane, Queue};
 use crate::search::{ProfilesChanged, Search, Searched};
@@ -45,6 +46,8 @@ pub struct Policy {
     pub purposes: Vec<(String, Model)>,
     /// The profile attributes that lists search and sort by.
     pub searched: Searched,
+    /// Who cosigns the log.
+    pub witnesses: Vec<WitnessAt>,
 }
 
 /// Opens the store again after it failed.
@@ -63,6 +66,8 @@ pub struct Options {
     pub policy: Policy,
     /// Clock and entropy.
     pub env: Arc<dyn Env>,
+    /// The way to other machines. None: nobody is asked or told anything, as in a command beside the server.
+    pub outbound: Option<Arc<dyn Outbound>>,
     /// The store.
     pub open_store: OpenStore,
 }
@@ -281,6 +286,7 @@ pub struct Shared {
     pub search: Search,
     /// Who signs the log.
     pub notary: Notary,
+    pub(crate) outbound: Option<Arc<dyn Outbound>>,
     pub(crate) queue: Queue<Box<dyn Job>>,
     pub(crate) lookup: LookupKeys,
     pub(crate) readers: Box<dyn Readers>,
@@ -362,6 +368,7 @@ impl Engine {
             lookup: LookupKeys::new(&Pepper(*secrets.pepper), &business, LOOKUP_GENERATION),
             vault: Vault::new(&secrets.master),
             env: options.env,
+            outbound: options.outbound,
             index,
             policy: ArcSwap::from_pointee(options.policy.clone()),
             purposes: ArcSwap::from_pointee(purposes),
@@ -514,7 +521,8 @@ impl Engine {
         let since = self.shared.not_durable_since.load(Ordering::Acquire) as i64;
         let not_durable = (!self.is_durable()).then_some((AlarmKind::NotDurable, since));
         let changed = self.shared.notary.failed_since().map(|since| (AlarmKind::LogChanged, since));
-        not_durable.into_iter().chain(changed).collect()
+        let lost = self.shared.notary.witness_lost_since().map(|since| (AlarmKind::WitnessLost, since));
+        [not_durable, changed, lost].into_iter().flatten().collect()
     }
 
     /// Writes the scratch row, at most once a second, and says whether that worked.

@@ -15,6 +15,7 @@ pub mod search;
 pub mod secrets;
 pub mod services;
 pub mod vault;
+pub mod witness;
 mod writer;
 
 pub use desist_core as core;

@@ -3,6 +3,10 @@
 //! Before a checkpoint is shown it is written to a file beside the secret keys, apart from the store: the
 //! high-water mark. At a start the log must begin with what the mark says. If it does not, somebody put an
 //! older store back, or rewrote the log; then nothing is signed any more, and an alarm stands.
+//!
+//! Witnesses are asked after that, and before the world sees the checkpoint: see [`witnesses`].
+
+pub mod witnesses;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
@@ -10,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use desist_core::fact::{Entry, Fact};
+use desist_core::fact::{AlarmKind, Entry, Fact};
 use desist_proof::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use desist_proof::note::{Algorithm, Signer, Verifier};
 use desist_proof::proof;
@@ -19,6 +23,8 @@ use desist_store::{Owner, Read, RequestRow, StoreError, tiles};
 
 use crate::engine::{Refusal, Shared};
 use crate::intake::Outcome;
+use crate::queue::Lane;
+use witnesses::{WitnessState, Witnesses};
 
 /// How long the notary waits for more entries before it signs: far below the second that is promised.
 const PACE: Duration = Duration::from_millis(200);
@@ -85,6 +91,9 @@ pub struct Notary {
     stopped: AtomicBool,
     /// Unix seconds; 0 while the log is the one that was signed.
     failed: AtomicI64,
+    witnesses: Mutex<Vec<WitnessState>>,
+    /// Unix seconds; 0 while no witness is lost.
+    witness_lost: AtomicI64,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -98,6 +107,8 @@ impl Notary {
             published: ArcSwapOption::empty(),
             stopped: AtomicBool::new(false),
             failed: AtomicI64::new(0),
+            witnesses: Mutex::default(),
+            witness_lost: AtomicI64::new(0),
             thread: Mutex::new(None),
         }
     }
@@ -117,6 +128,16 @@ impl Notary {
         Some(self.failed.load(Ordering::Acquire)).filter(|since| *since != 0)
     }
 
+    /// How each witness is doing.
+    pub fn witnesses(&self) -> Vec<WitnessState> {
+        self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Since when a witness is lost, in Unix seconds.
+    pub fn witness_lost_since(&self) -> Option<i64> {
+        Some(self.witness_lost.load(Ordering::Acquire)).filter(|since| *since != 0)
+    }
+
     /// Compares the log with the mark, and takes the mark over as what was shown last.
     pub(crate) fn resume(&self, shared: &Shared) -> Result<(), NotaryError> {
         let Some(published) = read_mark(&self.mark, self.verifier())? else { return Ok(()) };
@@ -133,11 +154,37 @@ impl Notary {
         Ok(())
     }
 
-    /// Signs the present log, if it grew: first into the mark, then for the world.
-    pub(crate) fn sign(&self, shared: &Shared) -> Result<(), NotaryError> {
-        let shown = self.published().map_or(0, |published| published.size());
-        if self.failed_since().is_some() || *shared.applied.borrow() <= shown {
+    /// Signs the present log, if it grew: first into the mark, then for the witnesses, then for the world. Without
+    /// growth it asks the witnesses for what is missing.
+    fn sign(&self, shared: &Shared, witnesses: &mut Witnesses) -> Result<(), NotaryError> {
+        if self.failed_since().is_some() {
             return Ok(());
+        }
+        let shown = self.published();
+        let grown = self.grown(shared, shown.as_deref().map_or(0, Published::size))?;
+        let new = grown.is_some();
+        let Some(mut checkpoint) = grown.or_else(|| shown.map(|shown| shown.checkpoint.clone())) else { return Ok(()) };
+        let keep = |text: &str| replace(&self.mark, text.as_bytes()).map_err(|error| NotaryError::Io { path: self.mark.clone(), error });
+        if new {
+            keep(&checkpoint.to_string())?;
+        }
+        witnesses.configure(&shared.policy.load().witnesses);
+        let cosigned = witnesses.cosign(shared, &mut checkpoint, new)?;
+        if new || cosigned {
+            let text = checkpoint.to_string();
+            if cosigned {
+                keep(&text)?;
+            }
+            self.published.store(Some(Arc::new(Published { checkpoint, text })));
+        }
+        self.tell_of(shared, witnesses.states());
+        Ok(())
+    }
+
+    /// The present log under our signature, if it is larger than what was shown.
+    fn grown(&self, shared: &Shared, shown: u64) -> Result<Option<SignedCheckpoint>, NotaryError> {
+        if *shared.applied.borrow() <= shown {
+            return Ok(None);
         }
         let mut present = None;
         shared.readers.read(&mut |read| {
@@ -147,14 +194,30 @@ impl Notary {
             present = Some((frontier.size(), frontier.root()));
             Ok(())
         })?;
-        let Some((size, root)) = present.filter(|(size, _)| *size > shown) else { return Ok(()) };
-        let unusable = |error| NotaryError::Mark { path: self.mark.clone(), error };
-        let checkpoint = Checkpoint::new(self.verifier().name(), size, root).map_err(unusable)?;
-        let checkpoint = SignedCheckpoint::sign(checkpoint, &self.signer).map_err(unusable)?;
-        let text = checkpoint.to_string();
-        replace(&self.mark, text.as_bytes()).map_err(|error| NotaryError::Io { path: self.mark.clone(), error })?;
-        self.published.store(Some(Arc::new(Published { checkpoint, text })));
-        Ok(())
+        let Some((size, root)) = present.filter(|(size, _)| *size > shown) else { return Ok(None) };
+        let signed = Checkpoint::new(self.verifier().name(), size, root).and_then(|new| SignedCheckpoint::sign(new, &self.signer));
+        signed.map(Some).map_err(|error| NotaryError::Mark { path: self.mark.clone(), error })
+    }
+
+    /// Shows how the witnesses are doing, and raises or clears their alarm.
+    fn tell_of(&self, shared: &Shared, states: Vec<WitnessState>) {
+        let lost = states.iter().find(|state| state.lost).and_then(|state| Some((state.name.clone(), state.failing.clone()?)));
+        *self.witnesses.lock().unwrap_or_else(PoisonError::into_inner) = states;
+        let kind = AlarmKind::WitnessLost;
+        let fact = match (lost, self.witness_lost_since()) {
+            (Some((name, (since_ms, why))), None) => {
+                tracing::error!(witness = name, why, "a witness is lost");
+                self.witness_lost.store(since_ms.div_euclid(1000).max(1), Ordering::Release);
+                Fact::AlarmRaised { kind }
+            }
+            (None, Some(_)) => {
+                self.witness_lost.store(0, Ordering::Release);
+                Fact::AlarmCleared { kind }
+            }
+            _ => return,
+        };
+        // A full queue or a stop: the alarm stands in status and metric all the same.
+        drop(shared.enqueue(Lane::Interactive, move |ctx| ctx.batch.emit(ctx.write, fact.clone()).map(|_| Ok(()))));
     }
 
     /// Ends the thread after a last signature.
@@ -208,12 +271,12 @@ pub fn begins_with(read: &mut (impl Read + ?Sized), published: &Published) -> Re
 pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
     let signing = Arc::clone(shared);
     let spawned = std::thread::Builder::new().name("notary".into()).spawn(move || {
-        let notary = &signing.notary;
+        let (notary, mut witnesses) = (&signing.notary, Witnesses::default());
         let mut last = false;
         while !last {
             // Once more after the stop, for what the writer still committed.
             last = notary.stopped.load(Ordering::Acquire);
-            if let Err(error) = notary.sign(&signing) {
+            if let Err(error) = notary.sign(&signing, &mut witnesses) {
                 tracing::error!(%error, "the log was not signed");
             }
             if !last {
@@ -226,7 +289,7 @@ pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
 }
 
 /// Writes a file anew so that at every moment it is the old one or the new one, on disk.
-fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write as _;
     let next = path.with_extension("next");
     let mut file = std::fs::File::create(&next)?;

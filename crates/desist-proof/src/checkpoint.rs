@@ -144,6 +144,11 @@ impl SignedCheckpoint {
         Ok(Opened { checkpoint: self.checkpoint.clone(), cosigned_by })
     }
 
+    /// Whether a witness cosigned this, whoever else signed.
+    pub fn is_cosigned_by(&self, witness: &Verifier) -> bool {
+        check_witness(witness).is_ok() && self.note.verify(&[witness]).is_ok()
+    }
+
     /// What the checkpoint says. Nothing to believe before [`open`](Self::open), but for the log itself.
     pub fn unverified(&self) -> &Checkpoint {
         &self.checkpoint

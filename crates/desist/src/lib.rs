@@ -4,4 +4,5 @@ pub mod cli;
 pub mod config;
 pub mod limits;
 pub mod net;
+pub mod outgoing;
 pub mod web;

@@ -34,6 +34,8 @@ pub const CUSTOM_FIELD_CHARS_MAX: usize = u8::MAX as usize;
 pub const ENUMERATION_VALUES_MAX: usize = 200;
 /// Longest value of an enumeration: a name, as that of a field.
 pub const ENUMERATION_VALUE_BYTES_MAX: usize = 64;
+/// Most `[[witnesses]]`: each checkpoint waits for all that answer, and carries their signatures in every receipt.
+pub const WITNESSES_MAX: usize = 16;
 /// Most `trusted_proxies`: the list is walked for each hop of each request.
 pub const TRUSTED_PROXIES_MAX: usize = 256;
 /// Longest piece of a wrong value that an error message repeats, in characters.
@@ -75,3 +77,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 pub const RECEIPTS_PER_MINUTE: std::num::NonZeroU32 = std::num::NonZeroU32::new(60).expect("not zero");
 /// Clients whose asking is remembered before the idle ones are forgotten: some megabytes.
 pub const RECEIPT_CLIENTS_MAX: usize = 50_000;
+/// How long a connection to another machine may take to come up, TLS included.
+pub const OUTGOING_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Idle connections that are kept to one host: what a busy destination uses at once.
+pub const OUTGOING_IDLE_PER_HOST_MAX: usize = 32;
+/// Largest request to a witness: 63 hashes and a checkpoint with a hundred signatures take 40 KB.
+pub const WITNESS_REQUEST_BYTES_MAX: usize = 64 << 10;

@@ -16,3 +16,4 @@ mod signals;
 mod story;
 mod support;
 mod time;
+mod witnesses;

@@ -14,7 +14,7 @@ use desist_store::{Owner, tiles};
 use crate::support::{Home, email, is_alarm, log, opt_out, submit};
 
 /// Waits for the notary, which promises a second.
-fn signed(engine: &Engine) -> std::sync::Arc<Published> {
+pub fn signed(engine: &Engine) -> std::sync::Arc<Published> {
     let patience = Instant::now() + Duration::from_secs(20);
     loop {
         if let Some(published) = engine.shared().notary.published().filter(|published| published.size() == engine.applied()) {
@@ -26,7 +26,7 @@ fn signed(engine: &Engine) -> std::sync::Arc<Published> {
 }
 
 /// Opt-outs of so many people.
-fn people(engine: &Engine, from: u32, count: u32) -> Vec<RequestId> {
+pub fn people(engine: &Engine, from: u32, count: u32) -> Vec<RequestId> {
     let one = |n: u32| submit(engine, opt_out(vec![email(engine, &format!("p{n}@example.org"))])).expect("taken").id;
     (from..from + count).map(one).collect()
 }

@@ -12,7 +12,7 @@ use desist_core::lookup::LookupKey;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::Named;
 use desist_engine::engine::{Engine, Failure, OpenError, Options, Policy};
-use desist_engine::env::Env;
+use desist_engine::env::{Env, Outbound};
 use desist_engine::intake::{self, Accepted, NewRequest};
 use desist_engine::queue::Lane;
 use desist_engine::vault;
@@ -80,6 +80,8 @@ pub struct Home {
     pub env: Arc<Fake>,
     pub policy: Policy,
     pub business: Option<String>,
+    /// The way to other machines, if the test has any.
+    pub outbound: Option<Arc<dyn Outbound>>,
     /// What becomes of the next openings; after these the store just opens.
     pub openings: Arc<Mutex<VecDeque<Opening>>>,
     opened: Arc<AtomicUsize>,
@@ -91,8 +93,15 @@ impl Home {
         Self {
             dir: directory(),
             env: Arc::new(Fake { now_ms: AtomicI64::new(START * 1000), entropy: Mutex::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d)) }),
-            policy: Policy { api_opt_in_own: true, time_zone, purposes: Vec::new(), searched: searched(&FIELDS, &[]) },
+            policy: Policy {
+                api_opt_in_own: true,
+                time_zone,
+                purposes: Vec::new(),
+                searched: searched(&FIELDS, &[]),
+                witnesses: Vec::new(),
+            },
             business: None,
+            outbound: None,
             openings: Arc::default(),
             opened: Arc::default(),
         }
@@ -161,6 +170,7 @@ impl Home {
             snapshot: Some(self.snapshot()),
             policy: self.policy.clone(),
             env: Arc::clone(&self.env) as Arc<dyn Env>,
+            outbound: self.outbound.clone(),
             open_store,
         })
     }

@@ -54,7 +54,10 @@ fn what_is_wrong_with_a_body_is_named() {
         (format!("old  1\n\n{checkpoint}"), RequestError::OldSize),
         (format!("old 1\r\n\n{checkpoint}"), RequestError::OldSize),
         (format!("old 1\nAAAA\n\n{checkpoint}"), RequestError::Proof),
-        (format!("old 1{}\n\n{checkpoint}", "\nPlRNCrwHpqhGrupue0L7gxbjbMiKA9temvuZZDDpkaw=".repeat(PROOF_LINES_MAX + 1)), RequestError::ProofTooLong),
+        (
+            format!("old 1{}\n\n{checkpoint}", "\nPlRNCrwHpqhGrupue0L7gxbjbMiKA9temvuZZDDpkaw=".repeat(PROOF_LINES_MAX + 1)),
+            RequestError::ProofTooLong,
+        ),
     ] {
         assert_eq!(AddCheckpoint::parse(&body), Err(error), "{body}");
     }

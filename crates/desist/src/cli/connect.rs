@@ -8,7 +8,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use desist_engine::engine::{Engine, OpenError, OpenStore, Options, Policy};
-use desist_engine::env::System;
+use desist_engine::env::{Outbound, System};
+use desist_engine::notary::witnesses::WitnessAt;
 use desist_engine::search::Searched;
 use desist_store::sqlite::SqliteStore;
 use desist_store::{Store, StoreError};
@@ -21,7 +22,7 @@ use tokio::net::UnixStream;
 use tower::ServiceExt as _;
 
 use super::{CliError, StoreArgs};
-use crate::config::{ApiOptIn, Config};
+use crate::config::{ApiOptIn, Config, Witness};
 use crate::web::control::StatusAnswer;
 use crate::web::problem::Problem;
 use crate::web::{App, control};
@@ -103,12 +104,21 @@ pub fn policy(config: &Config) -> Policy {
         searched: Searched { sealed, clear },
         api_opt_in_own: config.policy.api_opt_in == ApiOptIn::Own,
         time_zone: config.business.time_zone.clone(),
+        witnesses: config
+            .witnesses
+            .iter()
+            .map(|Witness { url, key, allow_private }| WitnessAt {
+                url: url.to_string(),
+                key: key.0.clone(),
+                allow_private: *allow_private,
+            })
+            .collect(),
         purposes: config.purposes.iter().map(|purpose| (purpose.name.clone(), purpose.model)).collect(),
     }
 }
 
-/// Opens the store and its engine. Returns whether the store is new.
-pub fn open(args: &StoreArgs, config: &Config) -> Result<(Engine, bool), CliError> {
+/// Opens the store and its engine. Returns whether the store is new. Without a way out nobody is asked or told anything.
+pub fn open(args: &StoreArgs, config: &Config, outbound: Option<Arc<dyn Outbound>>) -> Result<(Engine, bool), CliError> {
     if let Some(business) = &args.business
         && !(1..=64).contains(&business.len()) | !business.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
     {
@@ -128,6 +138,7 @@ pub fn open(args: &StoreArgs, config: &Config) -> Result<(Engine, bool), CliErro
         snapshot: Some(args.data.join("index.snapshot")),
         policy: policy(config),
         env: Arc::new(System),
+        outbound,
         open_store,
     };
     Ok(Engine::open(options)?)
@@ -150,7 +161,7 @@ impl Local {
         }
         needs_store(args)?;
         let config = config(args)?;
-        let (engine, _) = open(args, &config)?;
+        let (engine, _) = open(args, &config, None)?;
         let app = App::new(engine.clone(), config, false, Arc::new(|_| Err("no server runs here".to_owned())));
         Ok(Self { runtime, way: Way::Own(control(&app), engine) })
     }

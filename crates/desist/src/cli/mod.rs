@@ -15,6 +15,7 @@ mod serve;
 mod status;
 mod trace;
 mod verify;
+mod witness;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,6 +61,8 @@ enum Command {
     Export(export::ExportArgs),
     /// Check a receipt, two checkpoints or a log export, offline.
     Verify(verify::VerifyArgs),
+    /// Watch other businesses' logs: cosign each as it grows, and never two histories of one.
+    Witness(witness::WitnessArgs),
     /// Copy the store, also while the server runs.
     Backup(backup::BackupArgs),
     /// Make the server read desist.toml and its certificates again.
@@ -154,6 +157,7 @@ pub fn main() -> ExitCode {
         Command::Trace(args) => trace::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::Witness(args) => witness::run(args),
         Command::Backup(args) => backup::run(&args),
         Command::Reload(args) => reload::run(&args),
     };

@@ -24,6 +24,7 @@ use super::connect::{SOCKET, config, config_path, open, policy, runtime};
 use super::{CliError, Finding, StoreArgs, say};
 use crate::config::{BaseUrl, Config, TlsFiles};
 use crate::net::{Listener, Tls, Trusted, serve_unix};
+use crate::outgoing::Network;
 use crate::web::{self, App};
 
 /// How often the count of stateless signals goes into the log; also at a stop and each new day.
@@ -187,7 +188,9 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
         make_directory("--keys", &args.store.keys.clone().unwrap_or_else(|| data.join("keys")))?;
     }
     let config = args.apply(config(&args.store)?)?;
-    let (engine, first) = open(&args.store, &config)?;
+    let network =
+        Network::new(runtime.handle().clone()).map_err(|error| CliError::said(format!("no client for other machines: {error}")))?;
+    let (engine, first) = open(&args.store, &config, Some(Arc::new(network)))?;
     // A start that was cut off before it had made the first key makes it now.
     let without_key = first || engine.read(|read| Ok(read.keys()?.is_empty()))?;
     let first_admin = if without_key { Some(first_start(&engine, &args.store)?) } else { None };

@@ -37,6 +37,14 @@ pub fn run(args: &StatusArgs) -> Result<Finding, CliError> {
             say(&format!("            {} due {}", request.id, request.deadline));
         }
     }
+    for witness in &status.witnesses {
+        let state = match (&witness.problem, &witness.since, witness.cosigned) {
+            (Some(problem), Some(since), _) => format!("since {since}: {problem}"),
+            (_, _, Some(size)) => format!("cosigned {size} entries"),
+            _ => "not asked yet".to_owned(),
+        };
+        say(&format!("  witness   {} {state}", witness.name));
+    }
     for (kind, since) in &status.alarms {
         say(&format!("  ALARM     {kind} since {since}"));
     }

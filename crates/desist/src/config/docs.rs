@@ -54,6 +54,12 @@ const STARTER: &str = r#"## The configuration of desist for the business __BUSIN
 ## What ccpaOptOut:false through the Campaign API may end: "own", an opt-out made by the API itself; "refuse", nothing.
 #api_opt_in = "own"
 
+## One [[witnesses]] table for each party that cosigns the log, such as your law firm's `desist witness`.
+#[[witnesses]]
+#url = "https://witness.example"
+#key = "witness.example/w1+0ad7d35e+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
+#allow_private = false
+
 [server]
 #public = "127.0.0.1:8080"
 #private = "127.0.0.1:8081"

@@ -78,6 +78,10 @@ pub(super) const FIELDS: &[(&str, &str)] = &[
     ("purposes.description", "a text of at most 1000 bytes"),
     ("policy", "a table [policy]"),
     ("policy.api_opt_in", r#""own" or "refuse""#),
+    ("witnesses", "one [[witnesses]] table for each witness, at most 16"),
+    ("witnesses.url", r#"the https URL of the witness such as "https://witness.example", or an http one with allow_private = true"#),
+    ("witnesses.key", r#"the key that the witness publishes such as "witness.example/w1+1a2b3c4d+BA...", each key once"#),
+    ("witnesses.allow_private", "true or false"),
     ("server", "a table [server]"),
     ("server.public", r#"an IP address and port such as "127.0.0.1:8080""#),
     ("server.private", r#"an IP address and port such as "127.0.0.1:8081""#),
@@ -233,7 +237,7 @@ fn unknown_key(field: &str) -> String {
 
 /// How a table's header is written.
 pub(super) fn header(table: &str) -> String {
-    if matches!(table, "campaign.fields" | "sites" | "purposes") { format!("[[{table}]]") } else { format!("[{table}]") }
+    if matches!(table, "campaign.fields" | "sites" | "purposes" | "witnesses") { format!("[[{table}]]") } else { format!("[{table}]") }
 }
 
 /// The last name of `field` if it stands directly in `table`.

@@ -18,12 +18,12 @@ pub use self::{
     error::ConfigError,
     types::{
         ApiOptIn, BaseUrl, Business, Campaign, Compat, Config, CustomField, DeviceKind, FieldKind, Limits, Policy, Purpose, Server, Site,
-        TlsFiles, Vault,
+        TlsFiles, Vault, Witness, WitnessKey,
     },
 };
 use crate::limits::{
     BUSINESS_NAME_BYTES_MAX, CONFIG_BYTES_MAX, CUSTOM_FIELDS_MAX, PURPOSE_DESCRIPTION_BYTES_MAX, PURPOSE_NAME_BYTES_MAX, PURPOSES_MAX,
-    SITE_ID_BYTES_MAX, SITES_MAX, TRUSTED_PROXIES_MAX,
+    SITE_ID_BYTES_MAX, SITES_MAX, TRUSTED_PROXIES_MAX, WITNESSES_MAX,
 };
 
 /// The text that a configuration was read from.
@@ -125,6 +125,7 @@ impl Config {
             ("campaign.fields", self.campaign.fields.len(), CUSTOM_FIELDS_MAX),
             ("sites", self.sites.len(), SITES_MAX),
             ("purposes", self.purposes.len(), PURPOSES_MAX),
+            ("witnesses", self.witnesses.len(), WITNESSES_MAX),
             ("server.trusted_proxies", self.server.trusted_proxies.len(), TRUSTED_PROXIES_MAX),
         ] {
             if len > max {
@@ -168,6 +169,14 @@ impl Config {
                 if file.as_os_str().is_empty() {
                     return problem(&format!("{path}.{key}"), "is empty".to_owned());
                 }
+            }
+        }
+        for (i, witness) in self.witnesses.iter().enumerate() {
+            if !witness.url.is_https() && !witness.allow_private {
+                return problem(&format!("witnesses.{i}.url"), format!("{} is not https", shown(witness.url.as_str())));
+            }
+            if self.witnesses[..i].iter().any(|other| other.key.0.public_key() == witness.key.0.public_key()) {
+                return problem(&format!("witnesses.{i}.key"), "stands twice".to_owned());
             }
         }
         self.first_field_problem()

@@ -1,5 +1,6 @@
 use std::{collections::BTreeSet, fmt::Write, fs, path::Path};
 
+use desist_proof::note::{Algorithm, Signer};
 use proptest::prelude::*;
 use toml::de::{DeTable, DeValue};
 
@@ -11,6 +12,7 @@ use super::{
 use crate::limits::{
     CUSTOM_FIELD_CHARS_MAX, CUSTOM_FIELD_LABEL_BYTES_MAX, CUSTOM_FIELD_NAME_BYTES_MAX, CUSTOM_FIELDS_SEARCHABLE_MAX,
     ENUMERATION_VALUE_BYTES_MAX, ENUMERATION_VALUES_MAX, ERROR_VALUE_CHARS_MAX, PURPOSES_MAX, TRUSTED_PROXIES_MAX, URL_BYTES_MAX,
+    WITNESSES_MAX,
 };
 
 /// A broken file of each kind.
@@ -68,6 +70,20 @@ const BROKEN: &[(&str, &str)] = &[
     ("purpose in camel case", "[[purposes]]\nname = \"emailMarketing\"\nmodel = \"opt_out\"\n"),
     ("built-in purpose", "[[purposes]]\nname = \"sale\"\nmodel = \"opt_out\"\n"),
     ("purpose twice", "[[purposes]]\nname = \"ads\"\nmodel = \"opt_out\"\n\n[[purposes]]\nname = \"ads\"\nmodel = \"opt_in\"\n"),
+    ("witness without key", "[[witnesses]]\nurl = \"https://w.example\"\n"),
+    (
+        "witness over http",
+        "[[witnesses]]\nurl = \"http://w.example\"\nkey = \"witness.example/w1+0ad7d35e+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c\"\n",
+    ),
+    (
+        "key of a log",
+        "[[witnesses]]\nurl = \"https://w.example\"\nkey = \"log.example+35de1f90+AYE5dw6ofRdfVqNUZsNMfszLjYqRtO43ol32D1uPybOU\"\n",
+    ),
+    ("no key", "[[witnesses]]\nurl = \"https://w.example\"\nkey = \"w.example+1234\"\n"),
+    (
+        "witness twice",
+        "[[witnesses]]\nurl = \"https://w.example\"\nkey = \"witness.example/w1+0ad7d35e+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c\"\n[[witnesses]]\nurl = \"https://v.example\"\nkey = \"witness.example/w1+0ad7d35e+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c\"\n",
+    ),
     ("address without port", "[server]\npublic = \"0.0.0.0\"\n"),
     ("address by name", "[server]\nprivate = \"localhost:8081\"\n"),
     ("port alone", "[server]\npublic = 8080\n"),
@@ -223,6 +239,12 @@ fn lists_and_texts_are_bounded() {
     let id = |n| format!("[[sites]]\nid = \"{}\"\nurl = \"https://a.example\"\n", "n".repeat(n));
     let url = |n: usize| format!("[[sites]]\nid = \"a\"\nurl = \"https://a.example/{}\"\n", "n".repeat(n - 18));
     let purpose = |n| format!("[[purposes]]\nname = \"{}\"\nmodel = \"opt_in\"\n", "n".repeat(n));
+    let witnesses = |n| {
+        pieces(n, |i| {
+            let key = Signer::new(&format!("w{i}"), Algorithm::Cosignature, &[i as u8; 32]).unwrap().verifier().to_string();
+            format!("[[witnesses]]\nurl = \"https://w.example\"\nkey = \"{key}\"\n")
+        })
+    };
     let text = |n| format!("{}description = \"{}\"\n", purpose(1), "n".repeat(n));
     let field = |name: &str, rest: &str| format!("[[campaign.fields]]\nname = \"{name}\"\n{rest}");
     let fields = |n| pieces(n, |i| field(&format!("cus{i}"), "type = \"date\"\n"));
@@ -233,7 +255,7 @@ fn lists_and_texts_are_bounded() {
     let values = |values: &str| field("cusA", &format!("type = \"enumeration\"\nvalues = [{values}]\n"));
     let count = |n| values(&pieces(n, |i| format!("\"v{i}\",")));
     let value = |n| values(&format!("\"{}\"", "n".repeat(n)));
-    let cases: [(Writer<'_>, usize, &str); 15] = [
+    let cases: [(Writer<'_>, usize, &str); 16] = [
         (&fields, CUSTOM_FIELDS_MAX, "at most 100"),
         (&searchable, CUSTOM_FIELDS_SEARCHABLE_MAX, "at most 8"),
         (&field_name, CUSTOM_FIELD_NAME_BYTES_MAX, "at most 64"),
@@ -244,6 +266,7 @@ fn lists_and_texts_are_bounded() {
         (&sites, SITES_MAX, "at most 1000"),
         (&purposes, PURPOSES_MAX, "at most 48"),
         (&proxies, TRUSTED_PROXIES_MAX, "at most 256"),
+        (&witnesses, WITNESSES_MAX, "at most 16"),
         (&name, BUSINESS_NAME_BYTES_MAX, "at most 200"),
         (&id, SITE_ID_BYTES_MAX, "1 to 64"),
         (&url, URL_BYTES_MAX, "2048"),
@@ -299,6 +322,10 @@ fn values_arrive() {
         model = "opt_in"
         [policy]
         api_opt_in = "refuse"
+        [[witnesses]]
+        url = "http://10.0.0.5:8090/"
+        key = "witness.example/w1+0ad7d35e+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
+        allow_private = true
         [server]
         private = "[::1]:9"
         trusted_proxies = ["10.0.0.0/8", "192.0.2.1"]
@@ -327,6 +354,8 @@ fn values_arrive() {
     assert_eq!((shop.url.host(), shop.url.is_https(), shop.url.is_loopback()), ("shop.example", true, false));
     assert_eq!(shop.device_identifiers, [DeviceKind::Maid]);
     assert_eq!(blog.device_identifiers, [DeviceKind::CookieId, DeviceKind::DeviceId]);
+    assert_eq!(config.witnesses[0].url.as_str(), "http://10.0.0.5:8090");
+    assert_eq!((config.witnesses[0].key.0.name(), config.witnesses[0].allow_private), ("witness.example/w1", true));
     assert_eq!(config.purposes[0].model, desist_core::purpose::Model::OptIn);
     assert_eq!(config.policy.api_opt_in, ApiOptIn::Refuse);
     let nets: Vec<_> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();

@@ -8,6 +8,7 @@ use std::{
 
 use axum::http::{Uri, uri::Authority};
 use desist_core::purpose::Model;
+use desist_proof::note::{Algorithm, Verifier};
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -34,6 +35,9 @@ pub struct Config {
     pub purposes: Vec<Purpose>,
     /// Whose word counts where the law leaves it to the business.
     pub policy: Policy,
+    /// Who cosigns the log, so that nobody has to take the business's word that it has no second history; one
+    /// `[[witnesses]]` table each, at most 16.
+    pub witnesses: Vec<Witness>,
     /// The two listeners.
     pub server: Server,
     /// Limits that are off unless set.
@@ -204,6 +208,42 @@ pub enum ApiOptIn {
     Own,
     /// Nothing.
     Refuse,
+}
+
+/// One `[[witnesses]]` table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Witness {
+    /// The https URL that `/add-checkpoint` is appended to: the witness's submission prefix.
+    pub url: BaseUrl,
+    /// The witness's verifier key, as it publishes it: `desist witness` prints its own. Each key once only.
+    pub key: WitnessKey,
+    /// Whether the witness may be reached over plain http and on a private network.
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
+/// The verifier key of a witness in the text form of C2SP signed-note.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(inline, with = "String")]
+pub struct WitnessKey(pub Verifier);
+
+impl TryFrom<String> for WitnessKey {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        match text.parse::<Verifier>() {
+            Err(_) => Err("is not a verifier key"),
+            Ok(key) if key.algorithm() != Algorithm::Cosignature => Err("is not the key of a witness, but that of a log"),
+            Ok(key) => Ok(Self(key)),
+        }
+    }
+}
+
+impl From<WitnessKey> for String {
+    fn from(key: WitnessKey) -> Self {
+        key.0.to_string()
+    }
 }
 
 /// `[server]`

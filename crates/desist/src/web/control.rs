@@ -12,6 +12,7 @@ use desist_core::purpose::PurposeSet;
 use desist_core::rules::Refused;
 use desist_engine::engine::Refusal;
 use desist_engine::intake::{self, ImportChunk, ImportProgress};
+use desist_engine::notary::witnesses::WitnessState;
 use desist_engine::queue::Lane;
 use desist_engine::secrets::{canonical_code, hash};
 use serde::{Deserialize, Serialize};
@@ -151,6 +152,23 @@ pub struct StatusAnswer {
     pub unreached_total: u64,
     /// Alarms that stand: kind and since when.
     pub alarms: Vec<(String, String)>,
+    /// Who cosigns the log.
+    pub witnesses: Vec<WitnessView>,
+}
+
+/// How a witness is doing.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WitnessView {
+    /// Name of its key.
+    pub name: String,
+    /// Entries that it cosigned last.
+    pub cosigned: Option<u64>,
+    /// Why it did not cosign what came after, if it fails.
+    pub problem: Option<String>,
+    /// Since when.
+    pub since: Option<String>,
+    /// Whether that is an alarm.
+    pub lost: bool,
 }
 
 /// Shows the state of the server.
@@ -159,6 +177,10 @@ pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>
     let (totals, unreached, entries) =
         app.read(|read| Ok((read.totals()?, read.unreached(UNREACHED_SHOWN_MAX)?, read.coordinator()?.counters.entries))).await?;
     let alarm = |(kind, since)| (word(kind), rfc3339(since));
+    let witness = |state: WitnessState| {
+        let (since, problem) = state.failing.map(|(since, why)| (rfc3339(since.div_euclid(1000)), why)).unzip();
+        WitnessView { name: state.name, cosigned: state.cosigned, problem, since, lost: state.lost }
+    };
     Ok(Json(StatusAnswer {
         business: app.engine.business().to_owned(),
         origin: app.engine.origin().to_owned(),
@@ -173,6 +195,7 @@ pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>
         unreached: unreached.iter().map(|row| view(&app, row)).collect(),
         unreached_total: totals.unreached,
         alarms: app.engine.alarms().into_iter().map(alarm).collect(),
+        witnesses: app.engine.shared().notary.witnesses().into_iter().map(witness).collect(),
     }))
 }
 

@@ -295,11 +295,23 @@ mod tests {
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(std::io::stderr).init();
         let directory = tempfile::tempdir().unwrap();
         let data = directory.path().to_owned();
-        let policy =
-            Policy { api_opt_in_own: true, time_zone: jiff::tz::TimeZone::UTC, purposes: Vec::new(), searched: Searched::default() };
+        let policy = Policy {
+            api_opt_in_own: true,
+            time_zone: jiff::tz::TimeZone::UTC,
+            purposes: Vec::new(),
+            searched: Searched::default(),
+            witnesses: Vec::new(),
+        };
         let open_store = Box::new(move || Ok(Box::new(SqliteStore::open(&data)?) as _));
-        let options =
-            Options { business: None, keys: directory.path().join("keys"), snapshot: None, policy, env: Arc::new(System), open_store };
+        let options = Options {
+            business: None,
+            keys: directory.path().join("keys"),
+            snapshot: None,
+            policy,
+            env: Arc::new(System),
+            outbound: None,
+            open_store,
+        };
         let (engine, _) = Engine::open(options).unwrap();
         let app = App::new(engine, Config::default(), false, Arc::new(|_| Ok(())));
         let handler = async |body: String| -> String { panic!("a handler worked on {body}") };

@@ -1,0 +1,187 @@
+//! The way to other machines: the one HTTP client for witnesses and whatever else desist calls.
+//!
+//! Invariant: no request leaves for an address that its caller may not reach. The check is made on the addresses
+//! that are connected to, so that a name cannot point elsewhere between check and use, and no redirect is followed.
+
+use std::error::Error;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use desist_engine::env::{Answer, Done, Outbound, Outgoing, SendError};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+use reqwest::redirect::Policy;
+use reqwest::{Client, Method, Url};
+use tokio::runtime::Handle;
+
+use crate::limits::{OUTGOING_CONNECT_TIMEOUT, OUTGOING_IDLE_PER_HOST_MAX};
+
+/// How far an address is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    /// Anybody's.
+    Public,
+    /// This machine's or a private network's: only where the configuration says so.
+    Private,
+    /// Where clouds keep their secrets, or nobody's: not even then.
+    Never,
+}
+
+/// The ranges are those of the IANA special-purpose registries (RFC 6890) with the metadata addresses of the clouds.
+fn reach(ip: IpAddr) -> Reach {
+    match ip {
+        IpAddr::V4(v4) => reach_v4(v4),
+        IpAddr::V6(v6) => reach_v6(v6),
+    }
+}
+
+fn reach_v4(ip: Ipv4Addr) -> Reach {
+    match ip.octets() {
+        // Link-local with the metadata addresses 169.254.169.254 and 169.254.170.2; one more cloud's; multicast and the rest.
+        [169, 254, ..] | [100, 100, 100, 200] | [224..=255, ..] | [0, ..] => Reach::Never,
+        [10 | 127, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Reach::Private,
+        // Reserved, for documents, for benchmarks.
+        [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 18..=19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => Reach::Private,
+        _ => Reach::Public,
+    }
+}
+
+fn reach_v6(ip: Ipv6Addr) -> Reach {
+    let embedded = |high: u16, low: u16| {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        reach_v4(Ipv4Addr::new(a, b, c, d))
+    };
+    match ip.segments() {
+        [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Private,
+        // Mapped, translated (NAT64, 6to4): the IPv4 address inside is the one that is reached.
+        [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
+        // A metadata address within a private range.
+        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Reach::Never,
+        [0xfc00..=0xfdff, ..] | [0x64, 0xff9b, 1, ..] | [0x2001, 0x0..=0x1ff | 0xdb8, ..] => Reach::Private,
+        // Global unicast; link-local, site-local, multicast, unspecified and unassigned are left.
+        [0x2000..=0x3fff, ..] => Reach::Public,
+        _ => Reach::Never,
+    }
+}
+
+fn may_reach(ip: IpAddr, allow_private: bool) -> bool {
+    match reach(ip) {
+        Reach::Public => true,
+        Reach::Private => allow_private,
+        Reach::Never => false,
+    }
+}
+
+const FORBIDDEN: &str = "the address is private, and this use of it does not allow that";
+
+/// A name that only leads where the caller may not go.
+#[derive(Debug, thiserror::Error)]
+#[error("{FORBIDDEN}")]
+struct NotAllowed;
+
+/// Resolves names, and leaves only addresses that may be reached.
+struct Guard {
+    allow_private: bool,
+}
+
+impl Resolve for Guard {
+    fn resolve(&self, name: Name) -> Resolving {
+        let allow_private = self.allow_private;
+        Box::pin(async move {
+            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
+            let allowed: Vec<_> = found.into_iter().filter(|address| may_reach(address.ip(), allow_private)).collect();
+            if allowed.is_empty() { Err(NotAllowed.into()) } else { Ok(Box::new(allowed.into_iter()) as Addrs) }
+        })
+    }
+}
+
+/// The real network.
+pub struct Network {
+    public: Client,
+    private: Client,
+    runtime: Handle,
+}
+
+impl Network {
+    /// Clients that work on this runtime.
+    pub fn new(runtime: Handle) -> Result<Self, reqwest::Error> {
+        // Somebody may have chosen already; it is the same one.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let client = |allow_private| {
+            Client::builder()
+                .dns_resolver(std::sync::Arc::new(Guard { allow_private }))
+                .redirect(Policy::none())
+                .no_proxy()
+                .connect_timeout(OUTGOING_CONNECT_TIMEOUT)
+                .pool_max_idle_per_host(OUTGOING_IDLE_PER_HOST_MAX)
+                .user_agent(concat!("desist/", env!("CARGO_PKG_VERSION")))
+                .build()
+        };
+        Ok(Self { public: client(false)?, private: client(true)?, runtime })
+    }
+}
+
+impl Outbound for Network {
+    fn send(&self, request: Outgoing, done: Done) {
+        let client = if request.allow_private { self.private.clone() } else { self.public.clone() };
+        self.runtime.spawn(async move { done(exchange(client, request).await) });
+    }
+}
+
+async fn exchange(client: Client, request: Outgoing) -> Result<Answer, SendError> {
+    let url = Url::parse(&request.url).map_err(|_| SendError::Forbidden("not a URL"))?;
+    allowed(&url, request.allow_private).map_err(SendError::Forbidden)?;
+    let method = Method::from_bytes(request.method.as_bytes()).map_err(|_| SendError::Forbidden("not a method"))?;
+    let mut outgoing = client.request(method, url).timeout(request.timeout).body(request.body);
+    for (name, value) in &request.headers {
+        outgoing = outgoing.header(name, value);
+    }
+    let mut answer = outgoing.send().await.map_err(failed)?;
+    let status = answer.status().as_u16();
+    let text = |value: &reqwest::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let headers = answer.headers().iter().map(|(name, value)| (name.as_str().to_owned(), text(value))).collect();
+    let mut body = Vec::new();
+    while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+        if body.len() + chunk.len() > request.answer_bytes_max {
+            return Err(SendError::Unreadable(format!("it is longer than {} bytes", request.answer_bytes_max)));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    Ok(Answer { status, headers, body })
+}
+
+/// Whether the URL itself may be asked. An address in it never meets the resolver.
+fn allowed(url: &Url, allow_private: bool) -> Result<(), &'static str> {
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_private => {}
+        _ => return Err("the URL is not https"),
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err("the URL has a user name");
+    }
+    let host = url.host_str().unwrap_or_default();
+    let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host).parse::<IpAddr>();
+    if literal.is_ok_and(|ip| !may_reach(ip, allow_private)) { Err(FORBIDDEN) } else { Ok(()) }
+}
+
+/// The error without its URL, which can name somebody.
+fn failed(error: reqwest::Error) -> SendError {
+    let error = error.without_url();
+    let (mut cause, mut last): (Option<&dyn Error>, &dyn Error) = (Some(&error), &error);
+    while let Some(inner) = cause {
+        if inner.is::<NotAllowed>() {
+            return SendError::Forbidden(FORBIDDEN);
+        }
+        (last, cause) = (inner, inner.source());
+    }
+    let why = if error.is_timeout() { "the time was up".to_owned() } else { last.to_string() };
+    if error.is_builder() || error.is_connect() {
+        SendError::NotSent(why)
+    } else if error.is_body() || error.is_decode() {
+        SendError::Unreadable(why)
+    } else {
+        SendError::NoAnswer(why)
+    }
+}
+
+#[cfg(test)]
+mod tests;
