@@ -60,7 +60,7 @@ struct Report {
     link: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
-    /// `self-attested`, or `witnessed by N at T`.
+    /// Whose word it is that the log has no second history; see [`trust`].
     #[serde(skip_serializing_if = "Option::is_none")]
     trust: Option<String>,
     /// Entries of the checkpoint.
@@ -82,16 +82,24 @@ impl Report {
         Self { result: "unreadable", ..Self::bad(link, problem) }
     }
     fn good(checkpoint: &Opened) -> Self {
-        let trust = match checkpoint.cosigned_by() {
-            [] => "self-attested".to_owned(),
-            by => {
-                let latest = by.iter().map(|(_, time)| *time).max().unwrap_or_default();
-                let at = jiff::Timestamp::from_second(latest as i64).map_or_else(|_| latest.to_string(), |at| at.to_string());
-                format!("witnessed by {} at {at}", by.len())
-            }
-        };
-        Self { result: "good", trust: Some(trust), size: Some(checkpoint.checkpoint().size()), ..Self::default() }
+        Self { result: "good", trust: Some(trust(checkpoint.cosigned_by())), size: Some(checkpoint.checkpoint().size()), ..Self::default() }
     }
+}
+
+/// `self-attested`, or `witnessed by NAME at TIME` for each witness, in the order of the file. The page `/verify` writes the same.
+fn trust(cosigned_by: &[(String, u64)]) -> String {
+    if cosigned_by.is_empty() {
+        return "self-attested".to_owned();
+    }
+    let witnesses: Vec<_> = cosigned_by.iter().map(|(name, time)| format!("{name} at {}", time_text(*time))).collect();
+    format!("witnessed by {}", witnesses.join(", "))
+}
+
+/// Unix seconds as RFC 3339; as a number where the calendar of the format ends.
+fn time_text(seconds: u64) -> String {
+    // A timestamp of jiff ends a day before that calendar does.
+    let at = jiff::civil::date(1970, 1, 1).at(0, 0, 0, 0).checked_add(std::time::Duration::from_secs(seconds));
+    at.map_or_else(|_| format!("Unix time {seconds}"), |at| format!("{at}Z"))
 }
 
 pub fn run(args: &VerifyArgs) -> Result<Finding, CliError> {

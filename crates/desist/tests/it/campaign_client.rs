@@ -9,10 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::{Server, send};
-use driver::{
-    CLIENTS, Client, Form, GENERAL, GONE, column, configured, entries, names, no_such_resource, not_found, not_valid, text, unreadable,
-};
+use crate::support::{CLIENTS, Server, send};
+use driver::{Client, Form, GENERAL, GONE, column, configured, entries, names, no_such_resource, not_found, not_valid, text, unreadable};
 
 #[test]
 fn the_client_comes_from_its_lock_file_and_no_host_is_named() {

@@ -1,5 +1,6 @@
 //! End to end: the real binary, real sockets, real files, real clients.
 
+mod browser;
 mod support;
 
 mod api;

@@ -4,8 +4,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use desist_proof::checkpoint::SignedCheckpoint;
+use desist_proof::note::{Algorithm, Signer, Verifier};
+use desist_proof::tile::TileId;
 use serde_json::{Value, json};
 
+use crate::browser::Browser;
 use crate::support::{Answer, DESIST, Server, send};
 
 /// Opts somebody out and returns the receipt code.
@@ -159,7 +165,7 @@ fn the_log_is_shown_in_the_formats_of_others() {
         opted_out(&server, &format!("p{n}@example.org"));
     }
     let key = public(&server, "/log/key").text;
-    let verifier: desist_proof::note::Verifier = key.trim().parse().unwrap();
+    let verifier: Verifier = key.trim().parse().unwrap();
     let patience = Instant::now() + Duration::from_secs(20);
     let opened = loop {
         let answer = public(&server, "/log/checkpoint");
@@ -268,39 +274,226 @@ fn mutated(good: &str) -> Vec<String> {
     files
 }
 
+/// Two witnesses, whose names and keys are not in the order in which they sign here.
+fn witnesses() -> [Signer; 2] {
+    [("witness.example/b", 7), ("witness.example/a", 8)].map(|(name, seed)| Signer::new(name, Algorithm::Cosignature, &[seed; 32]).unwrap())
+}
+
+/// A receipt with cosignatures in the order given.
+fn cosigned(receipt: &str, by: &[(&Signer, u64)]) -> String {
+    let mut parsed: Value = serde_json::from_str(receipt).unwrap();
+    let mut checkpoint = SignedCheckpoint::parse(parsed["checkpoint"].as_str().unwrap()).unwrap();
+    for (witness, time) in by {
+        let line = witness.sign(&checkpoint.unverified().to_string(), *time).unwrap();
+        checkpoint.add(&line.to_string(), witness.verifier()).unwrap();
+    }
+    parsed["checkpoint"] = checkpoint.to_string().into();
+    parsed.to_string()
+}
+
+/// The result, the broken link and the trust that somebody sees in a receipt.
+type Verdict = (String, Option<String>, Option<String>);
+
+fn verdict(value: &Value) -> Verdict {
+    let text = |name: &str| value[name].as_str().map(str::to_owned);
+    (text("result").unwrap_or_default(), text("link"), text("trust"))
+}
+
+/// The verdicts of the page's verifier in Node.
+fn judged_in_node(directory: &Path, files: usize, key: &str, witnesses: &[String]) -> Vec<Verdict> {
+    let mut script = Command::new("node");
+    script.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/verify.mjs")).arg(key).current_dir(directory);
+    script.args(witnesses.iter().flat_map(|witness| ["--witness", witness]));
+    let output = script.args((0..files).map(|n| format!("{n:05}.json"))).output().expect("node is missing; run scripts/test");
+    let lines = String::from_utf8(output.stdout).unwrap();
+    let judged: Vec<_> = lines.lines().map(|line| verdict(&serde_json::from_str(line).unwrap())).collect();
+    assert_eq!(judged.len(), files, "{}", String::from_utf8_lossy(&output.stderr));
+    judged
+}
+
+/// Gives each text to the open page as a chosen file, presses the button, and reads what the page then shows.
+const GIVE_EACH: &str = r"async texts => {
+    const [input, form, button] = ['receipt-file', 'form', 'check'].map(id => document.getElementById(id))
+    const judged = []
+    for (const text of texts) {
+        const chosen = new DataTransfer()
+        chosen.items.add(new File([text], 'receipt.json'))
+        input.files = chosen.files
+        const done = new Promise(resolve => {
+            new MutationObserver((_, observer) => {
+                if (button.hasAttribute('aria-disabled')) return
+                observer.disconnect()
+                resolve()
+            }).observe(button, { attributes: true })
+        })
+        form.requestSubmit()
+        await done
+        const [title, words] = ['h2', 'p'].map(name => document.querySelector(`#result .verdict ${name}`).textContent)
+        const [, result] = document.querySelector('#result .verdict').className.split(' ')
+        const link = title === 'This receipt cannot be read' ? 'format' : words.match(/^The first broken link is: (.*?), because /)?.[1]
+        judged.push({ result, link, trust: document.querySelector('#details strong')?.textContent })
+    }
+    return judged
+}";
+
+/// The verdicts of the page that the server shows, in a browser.
+fn judged_in_chromium(server: &Server, files: &[String], key: &str, witnesses: &[String]) -> Vec<Verdict> {
+    let mut browser = Browser::start();
+    let address = format!("{}/verify", server.public);
+    browser.open(&address);
+    browser.fill("#key", key);
+    browser.fill("#witnesses", &witnesses.join("\n"));
+    let judged = browser.call("run", &json!([GIVE_EACH, files]));
+    browser.assert_quiet(&address);
+    judged.as_array().unwrap().iter().map(verdict).collect()
+}
+
 #[test]
 fn the_page_and_the_command_judge_every_file_alike() {
     let server = Server::start();
     let code = opted_out(&server, "rosa.vega@example.org");
-    let good = receipt(&server, &code);
+    let [b, a] = witnesses();
+    let good = cosigned(&receipt(&server, &code), &[(&b, 1_800_000_000), (&a, 1_700_000_000)]);
     let key = public(&server, "/log/key").text.trim().to_owned();
-    let verifier: desist_proof::note::Verifier = key.parse().unwrap();
+    let known = [a.verifier().clone(), b.verifier().clone()];
+    let witnesses = known.each_ref().map(ToString::to_string);
+    let log: Verifier = key.parse().unwrap();
     let directory = tempfile::tempdir().unwrap();
-    let files = mutated(good.trim_end());
+    let files = mutated(&good);
     for (n, text) in files.iter().enumerate() {
         std::fs::write(directory.path().join(format!("{n:05}.json")), text).unwrap();
     }
-    let mut script = Command::new("node");
-    script.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/verify.mjs")).arg(&key).current_dir(directory.path());
-    let output = script.args((0..files.len()).map(|n| format!("{n:05}.json"))).output().unwrap();
-    let theirs: Vec<Value> = String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!(theirs.len(), files.len(), "{}", String::from_utf8_lossy(&output.stderr));
-    let (mut differ, mut are_good) = (Vec::new(), 0);
-    for (n, (text, theirs)) in files.iter().zip(&theirs).enumerate() {
-        let ours = desist_proof::receipt::verify(text.as_bytes(), &verifier, &[]);
-        are_good += usize::from(ours.is_ok());
-        let link = ours.as_ref().err().map(desist_proof::receipt::ReceiptError::link);
-        let result = match link {
-            None => "good",
-            Some("format") => "unreadable",
-            Some(_) => "bad",
-        };
-        if (result, link) != (theirs["result"].as_str().unwrap(), theirs["link"].as_str()) {
-            differ.push(format!("{n}: {result} {link:?}, {theirs}"));
-        }
+    let mut trusts = std::collections::BTreeSet::new();
+    let ours: Vec<Verdict> = (0..files.len())
+        .map(|n| match desist_proof::receipt::verify(files[n].as_bytes(), &log, &known) {
+            // The trust is the command's own word; a process for every file would take too long.
+            Ok(_) => {
+                let file = format!("{n:05}.json");
+                let arguments = [&file, "--key", &key, "--witness", &witnesses[0], "--witness", &witnesses[1], "--json"];
+                let verdict = verdict(&said(&verify(directory.path(), &arguments)).1);
+                trusts.extend(verdict.2.clone());
+                verdict
+            }
+            Err(error) => (if error.link() == "format" { "unreadable" } else { "bad" }.to_owned(), Some(error.link().to_owned()), None),
+        })
+        .collect();
+    for (who, theirs) in [
+        ("Node", judged_in_node(directory.path(), files.len(), &key, &witnesses)),
+        ("Chromium", judged_in_chromium(&server, &files, &key, &witnesses)),
+    ] {
+        assert_eq!(theirs.len(), files.len(), "{who}");
+        let differ: Vec<_> = (0..files.len()).filter(|n| ours[*n] != theirs[*n]).collect();
+        let shown: Vec<_> = differ.iter().map(|n| format!("{n}: {:?}, {who} {:?}", ours[*n], theirs[*n])).collect();
+        assert!(shown.is_empty(), "{}", shown.join("\n"));
     }
-    assert!(differ.is_empty(), "{}", differ.join("\n"));
-    assert!((1..20).contains(&are_good) && files.len() > 1000, "{are_good} of {} are good", files.len());
+    let are_good = ours.iter().filter(|verdict| verdict.0 == "good").count();
+    assert!((1..200).contains(&are_good) && files.len() > 1000, "{are_good} of {} are good", files.len());
+    let (a, b) = ("witness.example/a at 2023-11-14T22:13:20Z", "witness.example/b at 2027-01-15T08:00:00Z");
+    let expected = [format!("witnessed by {a}"), format!("witnessed by {b}"), format!("witnessed by {b}, {a}")];
+    assert_eq!(trusts.into_iter().collect::<Vec<_>>(), expected, "a changed name hides a witness");
+}
+
+/// What is checked on the page, which file goes into which field, what the command gets beside the first file, and the
+/// trust that both say or the link that the page says is broken.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str], Result<&'a str, &'a str>);
+
+#[test]
+fn the_page_in_a_browser_says_what_the_command_says_and_sends_nothing() {
+    let server = Server::start();
+    let first = receipt(&server, &opted_out(&server, "rosa.vega@example.org"));
+    let older = public(&server, "/log/checkpoint").text;
+    for n in 0..5 {
+        opted_out(&server, &format!("p{n}@example.org"));
+    }
+    receipt(&server, &opted_out(&server, "ivo@example.org"));
+    let directory = tempfile::tempdir().unwrap();
+    let exported = server.run(&["export", "log", directory.path().join("audit").to_str().unwrap()]);
+    assert!(exported.status.success(), "{exported:?}");
+    let newer = std::fs::read_to_string(directory.path().join("audit/checkpoint.txt")).unwrap();
+    let size = |text: &str| SignedCheckpoint::parse(text).unwrap().unverified().size();
+    assert!(size(&older) < size(&newer));
+    let mut tiles = |id: TileId| Ok::<_, std::convert::Infallible>(fetch(&format!("{}/log/{}", server.public, id.path())).0);
+    let hashes = desist_proof::proof::consistency(size(&older), size(&newer), &mut tiles).unwrap();
+    let proof: Vec<_> = hashes.iter().map(|hash| STANDARD.encode(hash)).collect();
+
+    let [b, a] = witnesses();
+    let key = public(&server, "/log/key").text.trim().to_owned();
+    let entries = std::fs::read_to_string(directory.path().join("audit/entries.ndjson")).unwrap();
+    // The last time that a date can be written for, and the first that has none.
+    let witnessed = cosigned(&first, &[(&b, 253_402_300_799), (&a, 253_402_300_800)]);
+    for (name, text) in [
+        ("receipt.json", &first),
+        ("witnessed.json", &witnessed),
+        ("changed.json", &first.replacen("\\\"at\\\":\\\"2", "\\\"at\\\":\\\"1", 1)),
+        ("older.txt", &older),
+        ("newer.txt", &newer),
+        ("proof.json", &json!(proof).to_string()),
+        ("entries.ndjson", &entries),
+        ("fewer.ndjson", &entries.lines().skip(1).collect::<Vec<_>>().join("\n")),
+    ] {
+        std::fs::write(directory.path().join(name), text).unwrap();
+    }
+    let log = ["--checkpoint", "newer.txt"];
+    let pair = ["--older", "older.txt", "--proof", "proof.json"];
+    let both = "witnessed by witness.example/b at 9999-12-31T23:59:59Z, witness.example/a at Unix time 253402300800";
+    let own = "self-attested";
+    let cases: [Case; 7] = [
+        ("receipt", &[("receipt", "receipt.json")], &[], Ok(own)),
+        ("receipt", &[("receipt", "changed.json")], &[], Err("inclusion")),
+        ("receipt", &[("receipt", "witnessed.json")], &[], Ok(both)),
+        ("checkpoints", &[("newer", "newer.txt"), ("older", "older.txt"), ("proof", "proof.json")], &pair, Ok(own)),
+        (
+            "checkpoints",
+            &[("newer", "older.txt"), ("older", "newer.txt"), ("proof", "proof.json")],
+            &["--older", "newer.txt", "--proof", "proof.json"],
+            Err("consistency"),
+        ),
+        ("log", &[("entries", "entries.ndjson"), ("checkpoint", "newer.txt")], &log, Ok(own)),
+        ("log", &[("entries", "fewer.ndjson"), ("checkpoint", "newer.txt")], &log, Err("entry")),
+    ];
+    let mut browser = Browser::start();
+    for address in [format!("file://{}", page().display()), format!("{}/verify", server.public)] {
+        browser.open(&address);
+        browser.fill("#key", &key);
+        browser.fill("#witnesses", &format!("{}\n{}\n", a.verifier(), b.verifier()));
+        for (n, (kind, files, arguments, expected)) in cases.iter().enumerate() {
+            browser.press(&format!("input[value={kind}]"));
+            for (field, file) in *files {
+                let file = directory.path().join(file);
+                // Every other time as a file, else as pasted text.
+                if n % 2 == 0 {
+                    browser.choose(&format!("#{field}-file"), &file);
+                } else {
+                    browser.fill(&format!("#{field}"), &std::fs::read_to_string(file).unwrap());
+                }
+            }
+            browser.press("#check");
+            browser.until("!document.getElementById('check').hasAttribute('aria-disabled')");
+            let shown = browser.text("#result");
+            let (a, b) = (a.verifier().to_string(), b.verifier().to_string());
+            let arguments = [&[files[0].1, "--key", &key, "--witness", &a, "--witness", &b, "--json"], *arguments].concat();
+            let (status, report) = said(&verify(directory.path(), &arguments));
+            match expected {
+                Ok(trust) => {
+                    assert!(shown.contains("is good"), "{n}: {shown}");
+                    assert_eq!(
+                        (status, report["trust"].as_str(), browser.text("#details strong").as_str()),
+                        (Some(0), Some(*trust), *trust)
+                    );
+                }
+                Err(link) => {
+                    assert!(shown.contains(&format!("The first broken link is: {link}")), "{n}: {shown}");
+                    assert_eq!((status, &report["result"]), (Some(1), &json!("bad")), "{n}: {report}");
+                }
+            }
+        }
+        browser.assert_quiet(&address);
+        // Even its own script could not ask for anything, and this test would see it.
+        let asked = browser.run(&format!("fetch('{}/log/key').then(() => 'sent', () => 'refused')", server.public));
+        let seen = browser.call("seen", &json!([]));
+        assert_eq!((asked, &seen["requests"]), (json!("refused"), &json!([address])));
+        assert!(seen["complaints"].to_string().contains("Content Security Policy"), "{seen}");
+    }
 }
 
 /// Where the page is that checks receipts in a browser.

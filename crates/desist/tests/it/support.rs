@@ -3,11 +3,32 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
 /// The binary under test.
 pub const DESIST: &str = env!("CARGO_BIN_EXE_desist");
+
+/// Where `npm ci` put the programs of others, once for all tests of this machine.
+pub static CLIENTS: LazyLock<PathBuf> = LazyLock::new(|| {
+    let clients = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients"));
+    // Other test processes wait here until the first is done.
+    let lock = std::fs::File::create(std::env::temp_dir().join("desist-test-clients.lock")).expect("a lock file");
+    lock.lock().expect("the lock");
+    let packages = |lock: &str| {
+        let mut lock: Value = serde_json::from_str(&std::fs::read_to_string(clients.join(lock)).ok()?).ok()?;
+        // The directory's own entry, which an installation does not have.
+        lock["packages"].as_object_mut()?.remove("");
+        Some(lock["packages"].take())
+    };
+    // npm writes this file last; it is of another lock file after an update of the sources.
+    if packages("node_modules/.package-lock.json") != packages("package-lock.json") {
+        let npm = Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&clients).status();
+        assert!(npm.expect("npm is missing; run scripts/test").success(), "npm ci");
+    }
+    clients
+});
 
 /// A running server; killed when dropped.
 pub struct Server {

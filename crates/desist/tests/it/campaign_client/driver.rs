@@ -1,27 +1,11 @@
 //! The client in a process of its own, and what is expected of every answer.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
-use crate::support::Server;
-
-/// Where `npm ci` put the clients, once for all tests of this machine.
-pub(super) static CLIENTS: LazyLock<PathBuf> = LazyLock::new(|| {
-    let clients = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients"));
-    // Other test processes wait here until the first is done.
-    let lock = std::fs::File::create(std::env::temp_dir().join("desist-test-clients.lock")).expect("a lock file");
-    lock.lock().expect("the lock");
-    // npm writes this file last.
-    if !clients.join("node_modules/.package-lock.json").exists() {
-        let npm = Command::new("npm").args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&clients).status();
-        assert!(npm.expect("npm is installed").success(), "npm ci");
-    }
-    clients
-});
+use crate::support::{CLIENTS, Server};
 
 /// How Campaign starts the text of most refusals.
 pub(super) const GENERAL: &str = "RST-360011 An error has occurred - please contact your administrator.\n";
@@ -84,7 +68,7 @@ impl Client {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
-            .expect("node is installed");
+            .expect("node is missing; run scripts/test");
         let (input, output) = (process.stdin.take(), BufReader::new(process.stdout.take().expect("stdout is piped")));
         let credentials = ["acme".to_owned(), server.api_key.clone(), server.token.clone()];
         Self { process, input, output, credentials, campaign: format!("{}/acme/campaign", server.private) }
