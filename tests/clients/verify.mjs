@@ -1,4 +1,5 @@
 // Runs the verifier of the page /verify outside a browser, on the very text that the page has.
+// KEY may have several lines, for a log that changed its key.
 // Usage: node verify.mjs KEY [--witness KEY]... FILE...                                each file is a receipt
 //        node verify.mjs KEY [--witness KEY]... --checkpoints OLDER NEWER [PROOF]
 //        node verify.mjs KEY [--witness KEY]... --log CHECKPOINT ENTRIES
@@ -27,9 +28,9 @@ const [fewest, most] = counts[mode] ?? stop(`${mode}: unknown; see the first lin
 if (keyText === undefined || rest.length < fewest || rest.length > most) stop('arguments are missing, or too many; see the first lines of this file')
 if (!await isAble()) stop('this Node cannot check Ed25519 signatures with WebCrypto; use version 20 or later')
 
-const keys = []
-for (const text of [keyText, ...witnessTexts]) keys.push(await readKey(text).catch(error => stop(error.message)))
-const [log, ...witnesses] = keys
+const readKeys = async texts => Promise.all(texts.map(text => readKey(text).catch(error => stop(error.message))))
+const logs = await readKeys(keyText.split('\n').filter(line => line !== ''))
+const witnesses = await readKeys(witnessTexts)
 
 let isAllGood = true
 
@@ -47,10 +48,10 @@ async function print (file, check) {
 
 const [one, two, three] = rest
 if (mode === '--checkpoints') {
-  await print(two, async () => verifyCheckpoints(await readFile(one), await readFile(two), three === undefined ? null : await readFile(three), log, witnesses))
+  await print(two, async () => verifyCheckpoints(await readFile(one), await readFile(two), three === undefined ? null : await readFile(three), logs, witnesses))
 } else if (mode === '--log') {
-  await print(two, async () => verifyLog(await readFile(one), await readFile(two), log, witnesses))
+  await print(two, async () => verifyLog(await readFile(one), await readFile(two), logs, witnesses))
 } else {
-  for (const file of rest) await print(file, async () => verifyReceipt(await readFile(file), log, witnesses))
+  for (const file of rest) await print(file, async () => verifyReceipt(await readFile(file), logs, witnesses))
 }
 process.exitCode = isAllGood ? 0 : 1

@@ -372,6 +372,15 @@ pub enum Fact {
         /// Who ran it.
         by: Actor,
     },
+    /// The log is signed with a new key from here on.
+    KeyRotated {
+        /// SHA-256 of the text of the verifier key before.
+        old: Digest,
+        /// SHA-256 of the text of the new one.
+        new: Digest,
+        /// Who did it.
+        by: Actor,
+    },
     /// Something needs a person.
     AlarmRaised {
         /// What.

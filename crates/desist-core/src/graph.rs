@@ -248,6 +248,7 @@ impl Graph {
             | Fact::OptInRefused { .. }
             | Fact::SignalsHonoured { .. }
             | Fact::ImportFinished { .. }
+            | Fact::KeyRotated { .. }
             | Fact::AlarmRaised { .. }
             | Fact::AlarmCleared { .. } => {}
         }

@@ -24,7 +24,7 @@ use crate::notary::witnesses::WitnessAt;
 use crate::notary::{self, Notary, NotaryError};
 use crate::queue::{Lane, Queue};
 use crate::search::{ProfilesChanged, Search, Searched};
-use crate::secrets::{Fingerprints, SecretError, Secrets, hash};
+use crate::secrets::{Fingerprints, SecretError, Secrets, finish_rotation, hash};
 use crate::vault::{CannotOpen, Vault};
 use crate::{search, writer};
 
@@ -298,6 +298,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// The name of the log.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// Queues a command.
     pub(crate) fn enqueue<T, F>(&self, lane: Lane, work: F) -> Result<oneshot::Receiver<Result<T, Failure>>, Failure>
     where
@@ -356,6 +361,9 @@ impl Engine {
             Some(identity) => identity.business.clone(),
             None => options.business.take().unwrap_or_else(|| "acme".to_owned()),
         };
+        if let Some(identity) = &stored {
+            finish_rotation(&options.keys, &identity.fingerprints.files[2])?;
+        }
         let secrets = Secrets::open(&options.keys, stored.as_ref().map(|identity| &identity.fingerprints), options.env.as_ref())?;
         let first = stored.is_none();
         let origin = match stored {
@@ -376,7 +384,7 @@ impl Engine {
             counts: Counts::default(),
             signals_seen: SignalsSeen::default(),
             search: Search::default(),
-            notary: Notary::new(&origin, &secrets.log, &options.keys),
+            notary: Notary::new(&origin, &secrets, &options.keys),
             secrets,
             queue: Queue::default(),
             readers,
@@ -640,7 +648,13 @@ fn read_identity(read: &mut dyn Read) -> Result<Option<Identity>, StoreError> {
     };
     let mut fingerprint =
         |name: &str| read.meta(name)?.and_then(|bytes| bytes.try_into().ok()).ok_or_else(|| StoreError::Damaged(format!("meta: {name}")));
-    let fingerprints = [fingerprint("pepper_fingerprint")?, fingerprint("master_fingerprint")?, fingerprint("log_fingerprint")?];
+    let files = [fingerprint("pepper_fingerprint")?, fingerprint("master_fingerprint")?, fingerprint("log_fingerprint")?];
+    // Empty: a key that no longer signs.
+    let log_old = match read.meta("log_old_fingerprint")?.filter(|bytes| !bytes.is_empty()) {
+        Some(bytes) => Some(bytes.try_into().map_err(|_| StoreError::Damaged("meta: log_old_fingerprint".into()))?),
+        None => None,
+    };
+    let fingerprints = Fingerprints { files, log_old };
     Ok(Some(Identity { business: text(Some(business), "business")?, origin: text(read.meta("origin")?, "origin")?, fingerprints }))
 }
 
@@ -649,7 +663,7 @@ fn begin(store: &mut dyn Store, business: &str, options: &Options, secrets: &Sec
     let unique = u64::from_be_bytes(random(options.env.as_ref()));
     let origin = format!("desist.invalid/{business}/{unique:016x}");
     let now = options.env.now_ms() / 1000;
-    let [pepper, master, log] = secrets.fingerprints();
+    let [pepper, master, log] = secrets.fingerprints().files;
     store.transact(&mut |write| {
         write.put_meta("business", business.as_bytes())?;
         write.put_meta("origin", origin.as_bytes())?;

@@ -13,17 +13,19 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use desist_core::fact::{AlarmKind, Entry, Fact};
+use arc_swap::{ArcSwap, ArcSwapOption};
+use desist_core::fact::{Actor, AlarmKind, Digest, Entry, Fact};
 use desist_proof::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
 use desist_proof::note::{Algorithm, Signer, Verifier};
 use desist_proof::proof;
 use desist_proof::receipt::Receipt;
 use desist_store::{Owner, Read, RequestRow, StoreError, tiles};
+use sha2::{Digest as _, Sha256};
 
-use crate::engine::{Refusal, Shared};
+use crate::engine::{Engine, Failure, Refusal, Shared};
 use crate::intake::Outcome;
 use crate::queue::Lane;
+use crate::secrets::{SecretError, Secrets, finish_rotation, log_fingerprint, make_next, old_log_key};
 use witnesses::{WitnessState, Witnesses};
 
 /// How long the notary waits for more entries before it signs: far below the second that is promised.
@@ -67,6 +69,17 @@ pub enum NotaryError {
     Store(#[from] StoreError),
 }
 
+/// Why the log's key did not change.
+#[derive(Debug, thiserror::Error)]
+pub enum RotateError {
+    /// The files.
+    #[error(transparent)]
+    Secrets(#[from] SecretError),
+    /// The log did not take it.
+    #[error(transparent)]
+    Failure(#[from] Failure),
+}
+
 /// What the notary last showed.
 #[derive(Debug)]
 pub struct Published {
@@ -83,9 +96,35 @@ impl Published {
     }
 }
 
+/// The keys that sign a log.
+struct Keys {
+    present: Signer,
+    old: Option<Signer>,
+}
+
+impl Keys {
+    fn new(origin: &str, present: &[u8; 32], old: Option<&[u8; 32]>) -> Self {
+        Self { present: signer(origin, present), old: old.map(|seed| signer(origin, seed)) }
+    }
+
+    fn sign(&self, checkpoint: Checkpoint) -> Result<SignedCheckpoint, CheckpointError> {
+        let mut signed = SignedCheckpoint::sign(checkpoint, &self.present)?;
+        self.old.iter().try_for_each(|old| signed.sign_also(old))?;
+        Ok(signed)
+    }
+
+    /// The present one first.
+    fn verifiers(&self) -> Vec<Verifier> {
+        [&self.present].into_iter().chain(&self.old).map(|signer| signer.verifier().clone()).collect()
+    }
+}
+
 /// The notary of one log.
 pub struct Notary {
-    signer: Signer,
+    keys: ArcSwap<Keys>,
+    /// Held while the key changes.
+    rotating: Mutex<()>,
+    dir: PathBuf,
     mark: PathBuf,
     published: ArcSwapOption<Published>,
     stopped: AtomicBool,
@@ -98,12 +137,13 @@ pub struct Notary {
 }
 
 impl Notary {
-    /// A notary for the log of this origin, with the 32 secret bytes of its key.
-    pub(crate) fn new(origin: &str, seed: &[u8; 32], keys: &Path) -> Self {
-        let signer = Signer::new(origin, Algorithm::Ed25519, seed).expect("the origin of a log is a key's name");
+    /// A notary for the log of this origin.
+    pub(crate) fn new(origin: &str, secrets: &Secrets, dir: &Path) -> Self {
         Self {
-            signer,
-            mark: mark(keys),
+            keys: ArcSwap::from_pointee(Keys::new(origin, &secrets.log, secrets.log_old.as_deref())),
+            rotating: Mutex::default(),
+            dir: dir.to_owned(),
+            mark: mark(dir),
             published: ArcSwapOption::empty(),
             stopped: AtomicBool::new(false),
             failed: AtomicI64::new(0),
@@ -113,9 +153,38 @@ impl Notary {
         }
     }
 
-    /// The public key, as others are told it.
-    pub fn verifier(&self) -> &Verifier {
-        self.signer.verifier()
+    /// The public keys, as others are told them: the present one, then the one before, if it still signs along.
+    pub fn verifiers(&self) -> Vec<Verifier> {
+        self.keys.load().verifiers()
+    }
+
+    /// The present public key.
+    pub fn verifier(&self) -> Verifier {
+        self.keys.load().present.verifier().clone()
+    }
+
+    /// Makes a new key for the log and signs with it from now on. The key before signs along until the next change, so
+    /// that whoever knows only that one can still check; unless it is `compromised`, which means that others may have
+    /// it. Returns the new public key.
+    pub fn rotate(engine: &Engine, compromised: bool, by: Actor) -> Result<Verifier, RotateError> {
+        let (shared, notary) = (engine.shared(), &engine.shared().notary);
+        let _one_at_a_time = notary.rotating.lock().unwrap_or_else(PoisonError::into_inner);
+        let seed = make_next(&notary.dir, shared.env.as_ref())?;
+        let (origin, before) = (engine.origin(), notary.keys.load_full());
+        let new = signer(origin, &seed).verifier().clone();
+        let digest = |key: &Verifier| Digest(Sha256::digest(key.to_string()).into());
+        let fact = Fact::KeyRotated { old: digest(before.present.verifier()), new: digest(&new), by };
+        let present = log_fingerprint(&seed);
+        engine.submit_blocking(Lane::Interactive, move |ctx| {
+            ctx.batch.emit(ctx.write, fact.clone())?;
+            let signs_along = if compromised { None } else { ctx.write.meta("log_fingerprint")? };
+            ctx.write.put_meta("log_old_fingerprint", &signs_along.unwrap_or_default())?;
+            ctx.write.put_meta("log_fingerprint", &present).map(Ok)
+        })?;
+        finish_rotation(&notary.dir, &present)?;
+        let old = old_log_key(&notary.dir).filter(|_| !compromised);
+        notary.keys.store(Arc::new(Keys::new(origin, &seed, old.as_deref())));
+        Ok(new)
     }
 
     /// What was shown last; none before the first checkpoint.
@@ -140,7 +209,8 @@ impl Notary {
 
     /// Compares the log with the mark, and takes the mark over as what was shown last.
     pub(crate) fn resume(&self, shared: &Shared) -> Result<(), NotaryError> {
-        let Some(published) = read_mark(&self.mark, self.verifier())? else { return Ok(()) };
+        let known = known_keys(shared.origin(), &shared.secrets, &self.dir);
+        let Some(published) = read_mark(&self.mark, &known)? else { return Ok(()) };
         let mut begins = false;
         shared.readers.read(&mut |read| {
             begins = begins_with(read, &published)?;
@@ -161,7 +231,7 @@ impl Notary {
             return Ok(());
         }
         let shown = self.published();
-        let grown = self.grown(shared, shown.as_deref().map_or(0, Published::size))?;
+        let grown = self.grown(shared, shown.as_deref())?;
         let new = grown.is_some();
         let Some(mut checkpoint) = grown.or_else(|| shown.map(|shown| shown.checkpoint.clone())) else { return Ok(()) };
         let keep = |text: &str| replace(&self.mark, text.as_bytes()).map_err(|error| NotaryError::Io { path: self.mark.clone(), error });
@@ -181,9 +251,11 @@ impl Notary {
         Ok(())
     }
 
-    /// The present log under our signature, if it is larger than what was shown.
-    fn grown(&self, shared: &Shared, shown: u64) -> Result<Option<SignedCheckpoint>, NotaryError> {
-        if *shared.applied.borrow() <= shown {
+    /// The present log under our signature, if it is larger than what was shown, or that is not signed with the present key.
+    fn grown(&self, shared: &Shared, shown: Option<&Published>) -> Result<Option<SignedCheckpoint>, NotaryError> {
+        let (keys, least) = (self.keys.load(), shown.map_or(0, Published::size));
+        let is_signed = shown.is_none_or(|shown| shown.checkpoint.open(keys.present.verifier(), &[]).is_ok());
+        if *shared.applied.borrow() <= least && is_signed {
             return Ok(None);
         }
         let mut present = None;
@@ -194,8 +266,8 @@ impl Notary {
             present = Some((frontier.size(), frontier.root()));
             Ok(())
         })?;
-        let Some((size, root)) = present.filter(|(size, _)| *size > shown) else { return Ok(None) };
-        let signed = Checkpoint::new(self.verifier().name(), size, root).and_then(|new| SignedCheckpoint::sign(new, &self.signer));
+        let Some((size, root)) = present.filter(|(size, _)| *size > least || !is_signed && *size == least) else { return Ok(None) };
+        let signed = Checkpoint::new(shared.origin(), size, root).and_then(|new| keys.sign(new));
         signed.map(Some).map_err(|error| NotaryError::Mark { path: self.mark.clone(), error })
     }
 
@@ -233,9 +305,20 @@ impl Notary {
     }
 }
 
-/// The public key of a log, from its origin and the 32 secret bytes of its key.
-pub fn verifier(origin: &str, seed: &[u8; 32]) -> Verifier {
-    Signer::new(origin, Algorithm::Ed25519, seed).expect("the origin of a log is a key's name").verifier().clone()
+fn signer(origin: &str, seed: &[u8; 32]) -> Signer {
+    Signer::new(origin, Algorithm::Ed25519, seed).expect("the origin of a log is a key's name")
+}
+
+/// The public keys that can have signed a mark in this directory: the mark of a moment ago can be under a key that was
+/// given up since.
+pub fn known_keys(origin: &str, secrets: &Secrets, dir: &Path) -> Vec<Verifier> {
+    let old = old_log_key(dir);
+    Keys::new(origin, &secrets.log, old.as_deref().or(secrets.log_old.as_deref())).verifiers()
+}
+
+/// The public keys of a log, as others are told them.
+pub fn verifiers(origin: &str, secrets: &Secrets) -> Vec<Verifier> {
+    Keys::new(origin, &secrets.log, secrets.log_old.as_deref()).verifiers()
 }
 
 /// Where the mark is.
@@ -244,7 +327,7 @@ pub fn mark(keys: &Path) -> PathBuf {
 }
 
 /// Reads the mark, which must be signed by the log; none before the first checkpoint.
-pub fn read_mark(path: &Path, log: &Verifier) -> Result<Option<Published>, NotaryError> {
+pub fn read_mark(path: &Path, log: &[Verifier]) -> Result<Option<Published>, NotaryError> {
     let io = |error| NotaryError::Io { path: path.to_owned(), error };
     let text = match std::fs::metadata(path) {
         Ok(file) if file.len() > MARK_BYTES_MAX => return Err(io(std::io::ErrorKind::FileTooLarge.into())),

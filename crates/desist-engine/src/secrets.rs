@@ -46,14 +46,27 @@ pub struct Secrets {
     pub master: Zeroizing<[u8; 32]>,
     /// What signs the log's checkpoints (the seed of RFC 8032).
     pub log: Zeroizing<[u8; 32]>,
+    /// What signed them before, if it still signs along.
+    pub log_old: Option<Zeroizing<[u8; 32]>>,
     tokens: hmac::Key,
 }
 
 /// The files, in the order of [`Secrets::fingerprints`].
 const FILES: [&str; 3] = ["pepper.key", "master.key", "log.key"];
 
-/// One for each of [`FILES`].
-pub type Fingerprints = [[u8; 32]; FILES.len()];
+/// The log's key before the present one.
+const OLD: &str = "log.old.key";
+/// The log's next key, until the log says that it is the present one.
+const NEXT: &str = "log.next.key";
+
+/// What a store knows of the files that it is written with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fingerprints {
+    /// Of `pepper.key`, `master.key` and `log.key`.
+    pub files: [[u8; 32]; FILES.len()],
+    /// Of `log.old.key`, if that key still signs along.
+    pub log_old: Option<[u8; 32]>,
+}
 
 impl Secrets {
     /// Reads the files in `dir`. `expected` are the fingerprints that the store keeps; with none
@@ -69,7 +82,11 @@ impl Secrets {
         }
         let mut keys = Vec::with_capacity(FILES.len());
         for (place, name) in FILES.iter().enumerate() {
-            let path = dir.join(name);
+            let mut path = dir.join(name);
+            // The log's next key, if the store says that it is the present one and the files are about to follow.
+            if let Some(expected) = expected.filter(|_| *name == FILES[2]) {
+                path = place_of_log_key(dir, [FILES[2], NEXT], &expected.files[place]);
+            }
             // A first start was cut off while it made the file: it holds nothing.
             if expected.is_none() && std::fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
                 std::fs::remove_file(&path).map_err(|error| SecretError::Io { path: path.clone(), error })?;
@@ -81,14 +98,18 @@ impl Secrets {
                 },
                 other => other?,
             };
-            if expected.is_some_and(|expected| fingerprint(name, &key) != expected[place]) {
+            if expected.is_some_and(|expected| fingerprint(name, &key) != expected.files[place]) {
                 return Err(SecretError::Wrong(path));
             }
             keys.push(key);
         }
         let mut next = || keys.pop().expect("three files were read");
         let (log, master, pepper) = (next(), next(), next());
-        Ok(Self::new(pepper, master, log))
+        let log_old = match expected.and_then(|expected| expected.log_old) {
+            Some(expected) => Some(read_old(dir, &expected)?),
+            None => None,
+        };
+        Ok(Self { log_old, ..Self::new(pepper, master, log) })
     }
 
     /// Secrets from their bytes.
@@ -96,12 +117,15 @@ impl Secrets {
         let mut tokens = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &*master), b"desist/tokens/v1").as_ref().to_vec();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &tokens);
         tokens.zeroize();
-        Self { pepper, master, log, tokens: key }
+        Self { pepper, master, log, log_old: None, tokens: key }
     }
 
     /// What the store keeps to know the files again: one-way, and of no use without them.
     pub fn fingerprints(&self) -> Fingerprints {
-        [fingerprint(FILES[0], &self.pepper), fingerprint(FILES[1], &self.master), fingerprint(FILES[2], &self.log)]
+        Fingerprints {
+            files: [fingerprint(FILES[0], &self.pepper), fingerprint(FILES[1], &self.master), log_fingerprint(&self.log)],
+            log_old: self.log_old.as_ref().map(log_fingerprint),
+        }
     }
 
     /// A keyed digest for one use, named by `label`.
@@ -165,6 +189,60 @@ fn crockford(bytes: [u8; 16]) -> String {
 
 fn fingerprint(name: &str, key: &[u8; 32]) -> [u8; 32] {
     Sha256::new().chain_update(b"desist/fingerprint/v1\0").chain_update(name).chain_update(b"\0").chain_update(key).finalize().into()
+}
+
+/// What the store keeps of a key of the log, whichever file it is in.
+pub(crate) fn log_fingerprint(key: &Zeroizing<[u8; 32]>) -> [u8; 32] {
+    fingerprint(FILES[2], key)
+}
+
+/// Writes a new key of the log beside the present one. It means nothing before the store knows it.
+pub(crate) fn make_next(dir: &Path, env: &dyn Env) -> Result<Zeroizing<[u8; 32]>, SecretError> {
+    let path = dir.join(NEXT);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(SecretError::Io { path, error }),
+        // One that is there was made for a change that never happened.
+        _ => make_key(&path, env),
+    }
+}
+
+/// The store says which key is the present one: a change that was cut off is finished. Only for who has the store's lock.
+pub(crate) fn finish_rotation(dir: &Path, present: &[u8; 32]) -> Result<(), SecretError> {
+    let (next, log, old) = (dir.join(NEXT), dir.join(FILES[2]), dir.join(OLD));
+    let is_present = |path: &Path| read_key(path).is_ok_and(|key| log_fingerprint(&key) == *present);
+    if is_present(&log) || !is_present(&next) {
+        return Ok(());
+    }
+    let rename = |from: &Path, to: &Path| {
+        std::fs::rename(from, to)
+            .and_then(|()| std::fs::File::open(dir)?.sync_all())
+            .map_err(|error| SecretError::Io { path: to.to_owned(), error })
+    };
+    // It is gone if the change was cut off between the two.
+    if log.exists() {
+        rename(&log, &old)?;
+    }
+    rename(&next, &log)
+}
+
+/// The first of the files that holds this key of the log, else the first.
+fn place_of_log_key(dir: &Path, names: [&str; 2], expected: &[u8; 32]) -> PathBuf {
+    let holds = |name: &&str| read_key(&dir.join(name)).is_ok_and(|key| log_fingerprint(&key) == *expected);
+    dir.join(names.into_iter().find(holds).unwrap_or(names[0]))
+}
+
+fn read_old(dir: &Path, expected: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, SecretError> {
+    let path = place_of_log_key(dir, [OLD, FILES[2]], expected);
+    match read_key(&path) {
+        Err(SecretError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => Err(SecretError::Missing(path)),
+        Ok(key) if log_fingerprint(&key) != *expected => Err(SecretError::Wrong(path)),
+        other => other,
+    }
+}
+
+/// The log's key before the present one, if its file is there, whether or not it still signs.
+pub fn old_log_key(dir: &Path) -> Option<Zeroizing<[u8; 32]>> {
+    read_key(&dir.join(OLD)).ok()
 }
 
 fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, SecretError> {

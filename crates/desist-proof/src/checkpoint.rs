@@ -121,9 +121,27 @@ impl SignedCheckpoint {
         Ok(())
     }
 
+    /// A log signs with a second key of its own too, while its old key gives way to a new one.
+    pub fn sign_also(&mut self, log: &Signer) -> Result<(), CheckpointError> {
+        check_log(log.verifier(), &self.checkpoint)?;
+        log.sign(self.note.text(), 0).and_then(|signature| self.note.push(signature)).map_err(CheckpointError::Note)
+    }
+
     /// Checks the signature of the log and those of the witnesses that are known. No witness has to
-    /// have signed: how many are enough is for the caller to say.
-    pub fn open(&self, log: &Verifier, witnesses: &[Verifier]) -> Result<Opened, CheckpointError> {
+    /// have signed: how many are enough is for the caller to say. A log that changed its key has several, and the
+    /// signature of one is enough; the error is that of the first.
+    pub fn open(&self, logs: &(impl AsRef<[Verifier]> + ?Sized), witnesses: &[Verifier]) -> Result<Opened, CheckpointError> {
+        let mut first = None;
+        for log in logs.as_ref() {
+            match self.open_with(log, witnesses) {
+                Ok(opened) => return Ok(opened),
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        Err(first.unwrap_or(CheckpointError::Note(NoteError::NoKnownKey)))
+    }
+
+    fn open_with(&self, log: &Verifier, witnesses: &[Verifier]) -> Result<Opened, CheckpointError> {
         check_log(log, &self.checkpoint)?;
         let mut known = vec![log];
         for witness in witnesses {
@@ -198,8 +216,8 @@ impl Opened {
 }
 
 /// Reads a signed checkpoint and checks its signatures.
-pub fn open(text: &str, log: &Verifier, witnesses: &[Verifier]) -> Result<Opened, CheckpointError> {
-    SignedCheckpoint::parse(text)?.open(log, witnesses)
+pub fn open(text: &str, logs: &(impl AsRef<[Verifier]> + ?Sized), witnesses: &[Verifier]) -> Result<Opened, CheckpointError> {
+    SignedCheckpoint::parse(text)?.open(logs, witnesses)
 }
 
 /// Checks that the log of the older checkpoint is the beginning of that of the newer one. If both are

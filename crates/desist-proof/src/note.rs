@@ -341,6 +341,13 @@ impl Signer {
     }
 }
 
+/// One key where several are allowed.
+impl AsRef<[Self]> for Verifier {
+    fn as_ref(&self) -> &[Self] {
+        std::slice::from_ref(self)
+    }
+}
+
 impl FromStr for Signer {
     type Err = KeyError;
 

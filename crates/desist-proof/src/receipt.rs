@@ -98,7 +98,7 @@ impl Receipt {
     }
 
     /// Follows the chain from the evidence to the signature. The error is the first link that is broken.
-    pub fn verify(&self, log: &Verifier, witnesses: &[Verifier]) -> Result<Verified, ReceiptError> {
+    pub fn verify(&self, logs: &(impl AsRef<[Verifier]> + ?Sized), witnesses: &[Verifier]) -> Result<Verified, ReceiptError> {
         let entry = Entry::parse(self.entry.as_bytes(), self.index).map_err(ReceiptError::Entry)?;
         let evidence = match (entry.evidence, &self.opening) {
             (None, None) => None,
@@ -110,7 +110,7 @@ impl Receipt {
             }
             (Some(_), Some(_)) => return Err(ReceiptError::Opening(OpeningError::Differs)),
         };
-        let checkpoint = SignedCheckpoint::parse(&self.checkpoint).and_then(|signed| signed.open(log, witnesses));
+        let checkpoint = SignedCheckpoint::parse(&self.checkpoint).and_then(|signed| signed.open(logs, witnesses));
         let checkpoint = checkpoint.map_err(ReceiptError::Checkpoint)?;
         let (size, root) = (checkpoint.checkpoint().size(), checkpoint.checkpoint().root());
         verify_inclusion(&leaf_hash(self.entry.as_bytes()), self.index, size, &self.inclusion, root).map_err(ReceiptError::Inclusion)?;
@@ -130,8 +130,8 @@ pub fn commit(opening: &[u8]) -> Hash {
 }
 
 /// Reads a receipt and follows its chain.
-pub fn verify(receipt: &[u8], log: &Verifier, witnesses: &[Verifier]) -> Result<Verified, ReceiptError> {
-    Receipt::parse(receipt).map_err(ReceiptError::Format)?.verify(log, witnesses)
+pub fn verify(receipt: &[u8], logs: &(impl AsRef<[Verifier]> + ?Sized), witnesses: &[Verifier]) -> Result<Verified, ReceiptError> {
+    Receipt::parse(receipt).map_err(ReceiptError::Format)?.verify(logs, witnesses)
 }
 
 /// What a good receipt says. `Debug` shows no evidence.

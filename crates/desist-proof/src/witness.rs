@@ -48,11 +48,10 @@ impl AddCheckpoint {
     /// made in the order of the source, so that the first one that fails is what the log is told.
     pub fn check(&self, logs: &[Verifier], seen: Option<&Checkpoint>) -> Result<(), Refused> {
         let asked = self.checkpoint.unverified();
-        let mut keys = logs.iter().filter(|log| log.name() == asked.origin()).peekable();
-        if keys.peek().is_none() {
+        if logs.iter().all(|log| log.name() != asked.origin()) {
             return Err(Refused::UnknownOrigin);
         }
-        if !keys.any(|log| self.checkpoint.open(log, &[]).is_ok()) {
+        if self.checkpoint.open(logs, &[]).is_err() {
             return Err(Refused::NotSigned);
         }
         if self.old_size > asked.size() {

@@ -259,7 +259,7 @@ fn dump(store: &dyn Store) -> Vec<String> {
 }
 
 fn problems(store: &dyn Store) -> Vec<String> {
-    read(&*store.readers(), |read| check(read, &mut |_, _| {}))
+    read(&*store.readers(), |read| check(read, crate::Scope::All, &mut |_, _| {}))
 }
 
 /// What is written is read, and what was not is not.

@@ -26,7 +26,7 @@ pub mod faulty;
 pub mod sqlite;
 pub mod tiles;
 
-pub use check::{Row, check};
+pub use check::{Row, Scope, check};
 
 /// The version of the tables that this build reads and writes.
 pub const SCHEMA_VERSION: u32 = 1;

@@ -13,7 +13,7 @@ const FORMAT: &str = include_str!("../../../../docs/entry-format.md");
 
 /// Every type of fact. A new one fails to compile here until the list, the golden file and the
 /// description have it.
-const TYPES: [&str; 17] = [
+const TYPES: [&str; 18] = [
     "log_opened",
     "purpose_declared",
     "key_created",
@@ -31,6 +31,7 @@ const TYPES: [&str; 17] = [
     "import_finished",
     "alarm_raised",
     "alarm_cleared",
+    "key_rotated",
 ];
 
 fn type_of(fact: &Fact) -> &'static str {
@@ -52,6 +53,7 @@ fn type_of(fact: &Fact) -> &'static str {
         Fact::ImportFinished { .. } => 14,
         Fact::AlarmRaised { .. } => 15,
         Fact::AlarmCleared { .. } => 16,
+        Fact::KeyRotated { .. } => 17,
     }]
 }
 

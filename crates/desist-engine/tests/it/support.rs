@@ -297,7 +297,7 @@ pub fn wait_until(what: &str, done: impl Fn() -> bool) {
 
 /// The store fits its log, the vault opens, and memory says what the store says.
 pub fn audit(engine: &Engine) {
-    let problems = engine.read(|read| desist_store::check(read, &mut |_, _| {})).expect("reads");
+    let problems = engine.read(|read| desist_store::check(read, desist_store::Scope::All, &mut |_, _| {})).expect("reads");
     assert_eq!(problems, [] as [String; 0], "check");
     let problems = engine.read(|read| vault::check(read, &engine.shared().vault)).expect("reads");
     assert_eq!(problems, [] as [String; 0], "check of the vault");

@@ -1,9 +1,9 @@
 //! One thing wrong in each table is named.
 
 use desist_store::Readers;
-use desist_store::check;
 use desist_store::contract::filled;
 use desist_store::sqlite::SqliteReaders;
+use desist_store::{Scope, check};
 
 use crate::Temporary;
 
@@ -71,7 +71,9 @@ fn every_table_is_compared_with_the_log() {
         harness.raw().execute_batch(sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
         let (mut problems, mut seen) = (Vec::new(), Vec::new());
         let readers = SqliteReaders::open_read_only(&harness.home()).expect("opens");
-        readers.read(&mut |read| check(read, &mut |done, of| seen.push((done, of))).map(|found| problems = found)).expect("reads");
+        readers
+            .read(&mut |read| check(read, Scope::All, &mut |done, of| seen.push((done, of))).map(|found| problems = found))
+            .expect("reads");
         assert_eq!(problems.is_empty(), sql.is_empty(), "{sql}: {problems:?}");
         assert!(sql.is_empty() || problems.iter().any(|problem| problem.contains(expected)), "{sql}: {problems:?}");
         assert!(seen.last().is_none_or(|(done, of)| done == of));

@@ -9,7 +9,7 @@ use desist_engine::notary::{self, NotaryError};
 use desist_engine::secrets::Secrets;
 use desist_engine::vault::{self, Vault};
 use desist_store::sqlite::SqliteReaders;
-use desist_store::{Read, Readers as _, StoreError};
+use desist_store::{Read, Readers as _, Scope, StoreError};
 
 use super::connect::{config_path, needs_store};
 use super::{CliError, Finding, OutputArgs, StoreArgs, print_json, say};
@@ -18,12 +18,15 @@ use crate::config::Config;
 /// `desist check`
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code 0: clean, 1: something was found. Runs beside a server, on one moment of the store.\n\nExamples:\n  desist check\n  desist check --config-only --config desist.toml"
+    after_help = "Exit code 0: clean, 1: something was found. Runs beside a server, on one moment of the store.\n\nExamples:\n  desist check\n  desist check --log\n  desist check --config-only --config desist.toml"
 )]
 pub struct CheckArgs {
     /// Check only the configuration, and what would be wrong in production.
     #[arg(long)]
     config_only: bool,
+    /// Check only the log: its entries and tiles, and that it begins with what was signed last.
+    #[arg(long, conflicts_with = "config_only")]
+    log: bool,
     #[command(flatten)]
     store: StoreArgs,
     #[command(flatten)]
@@ -32,7 +35,7 @@ pub struct CheckArgs {
 
 pub fn run(args: &CheckArgs) -> Result<Finding, CliError> {
     let mut found = Vec::new();
-    let file = config_path(&args.store);
+    let file = config_path(&args.store).filter(|_| !args.log);
     match file.as_ref().map(|path| Config::load(path)) {
         // A file that cannot be read is no finding about its content.
         Some(Err(error)) if error.line == 0 => return Err(error.into()),
@@ -42,7 +45,7 @@ pub fn run(args: &CheckArgs) -> Result<Finding, CliError> {
         None => {}
     }
     if !args.config_only {
-        found.extend(examine(&args.store)?);
+        found.extend(examine(&args.store, if args.log { Scope::Log } else { Scope::All })?);
     }
     if args.output.json {
         print_json(&serde_json::json!({ "clean": found.is_empty(), "found": found }))?;
@@ -57,7 +60,7 @@ pub fn run(args: &CheckArgs) -> Result<Finding, CliError> {
 }
 
 /// Compares the store's state with its log, and opens everything in its vault. Returns what does not fit.
-pub fn examine(args: &StoreArgs) -> Result<Vec<String>, CliError> {
+pub fn examine(args: &StoreArgs, scope: Scope) -> Result<Vec<String>, CliError> {
     needs_store(args)?;
     let readers = SqliteReaders::open_read_only(&args.data)?;
     let mut found = Vec::new();
@@ -72,7 +75,7 @@ pub fn examine(args: &StoreArgs) -> Result<Vec<String>, CliError> {
             )));
             return Ok(());
         }
-        found.extend(desist_store::check(read, &mut |done, all| {
+        found.extend(desist_store::check(read, scope, &mut |done, all| {
             bar.set_length(all);
             bar.set_position(done);
         })?);
@@ -80,7 +83,9 @@ pub fn examine(args: &StoreArgs) -> Result<Vec<String>, CliError> {
             let keys = args.keys.clone().unwrap_or_else(|| args.data.join("keys"));
             match Secrets::open(&keys, Some(&expected), &System) {
                 Ok(opened) => {
-                    found.extend(vault::check(read, &Vault::new(&opened.master))?);
+                    if scope == Scope::All {
+                        found.extend(vault::check(read, &Vault::new(&opened.master))?);
+                    }
                     found.extend(changed_log(read, &keys, &opened)?);
                     secrets = Ok(Some(opened));
                 }
@@ -97,7 +102,7 @@ pub fn examine(args: &StoreArgs) -> Result<Vec<String>, CliError> {
 fn changed_log(read: &mut dyn Read, keys: &Path, secrets: &Secrets) -> Result<Option<String>, StoreError> {
     let path = notary::mark(keys);
     let origin = read.meta("origin")?.and_then(|origin| String::from_utf8(origin).ok()).unwrap_or_default();
-    Ok(match notary::read_mark(&path, &notary::verifier(&origin, &secrets.log)) {
+    Ok(match notary::read_mark(&path, &notary::known_keys(&origin, secrets, keys)) {
         Ok(Some(published)) if !notary::begins_with(read, &published)? => {
             Some(NotaryError::NotThePrefix { size: published.size(), path }.to_string())
         }

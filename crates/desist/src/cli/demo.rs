@@ -125,7 +125,7 @@ fn play(directory: &Path) -> Result<Story, CliError> {
     say("\n11. The state is what the log says.");
     say(&format!("$ desist check --data {}", directory.display()));
     let args = StoreArgs { data: directory.to_owned(), business: None, keys: None, config: None };
-    let found = examine(&args)?;
+    let found = examine(&args, desist_store::Scope::All)?;
     if let Some(problem) = found.first() {
         return Err(CliError::said(format!("the check found: {problem}")));
     }

@@ -9,6 +9,7 @@ use desist_engine::engine::fingerprints;
 use desist_engine::env::System;
 use desist_engine::notary;
 use desist_engine::secrets::Secrets;
+use desist_proof::note::Verifier;
 use desist_proof::tile::tiles_of;
 use desist_store::sqlite::SqliteReaders;
 use desist_store::{Readers as _, tiles};
@@ -49,14 +50,15 @@ pub fn run(args: &ExportArgs) -> Result<Finding, CliError> {
     readers.read(&mut |read| {
         let known = (fingerprints(read)?, read.meta("origin")?.and_then(|origin| String::from_utf8(origin).ok()));
         let (Some(expected), Some(origin)) = known else { return Ok(()) };
-        let log = match Secrets::open(&keys, Some(&expected), &System) {
-            Ok(secrets) => notary::verifier(&origin, &secrets.log),
+        let secrets = match Secrets::open(&keys, Some(&expected), &System) {
+            Ok(secrets) => secrets,
             Err(error) => {
                 written = Err(CliError::said(error.to_string()));
                 return Ok(());
             }
         };
-        let published = match notary::read_mark(&notary::mark(&keys), &log) {
+        let known = notary::known_keys(&origin, &secrets, &keys);
+        let published = match notary::read_mark(&notary::mark(&keys), &known) {
             Ok(Some(published)) => published,
             Ok(None) => {
                 written = Err(CliError::said("the log was not signed yet; start the server once"));
@@ -68,6 +70,8 @@ pub fn run(args: &ExportArgs) -> Result<Finding, CliError> {
             }
         };
         let size = published.size();
+        let signed = |key: &&Verifier| published.checkpoint.open(*key, &[]).is_ok();
+        let keys_text: String = known.iter().filter(signed).map(|key| format!("{key}\n")).collect();
         let file = |name: &str| create(&directory.join(name));
         written = (|| {
             std::fs::create_dir(directory).map_err(CliError::io(directory.display()))?;
@@ -83,7 +87,7 @@ pub fn run(args: &ExportArgs) -> Result<Finding, CliError> {
                 tile.write_all(&tiles::tile(read, id)?).map_err(CliError::io(id.path()))?;
                 finish(tile)?;
             }
-            for (name, text) in [("checkpoint.txt", published.text.clone()), ("log.key.txt", format!("{log}\n"))] {
+            for (name, text) in [("checkpoint.txt", published.text.clone()), ("log.key.txt", keys_text)] {
                 let mut out = file(name)?;
                 out.write_all(text.as_bytes()).map_err(CliError::io(name))?;
                 finish(out)?;

@@ -1,4 +1,4 @@
-//! `desist key create|list|revoke`.
+//! `desist key create|list|revoke|rotate-log`.
 
 use axum::http::Method;
 use clap::{Args, Subcommand, ValueEnum};
@@ -11,7 +11,9 @@ use crate::web::keys::{KeyAnswer, KeysAnswer, NewKey};
 
 /// `desist key`
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  desist key create --name crm-sync --role writer\n  desist key list\n  desist key revoke 3")]
+#[command(
+    after_help = "Examples:\n  desist key create --name crm-sync --role writer\n  desist key list\n  desist key revoke 3\n  desist key rotate-log"
+)]
 pub struct KeyArgs {
     #[command(subcommand)]
     command: KeyCommand,
@@ -34,6 +36,16 @@ enum KeyCommand {
     },
     /// List the keys.
     List {
+        #[command(flatten)]
+        store: StoreArgs,
+        #[command(flatten)]
+        output: OutputArgs,
+    },
+    /// Sign the log with a new key. The old one signs along until the next change, so that both are good.
+    RotateLog {
+        /// Others may have the old key: it signs nothing any more. Tell everybody who has it.
+        #[arg(long)]
+        compromised: bool,
         #[command(flatten)]
         store: StoreArgs,
         #[command(flatten)]
@@ -101,6 +113,16 @@ pub fn run(args: KeyArgs) -> Result<Finding, CliError> {
                         key.name
                     ));
                 }
+            }
+        }
+        KeyCommand::RotateLog { compromised, store, output } => {
+            let key: String = Local::connect(&store)?.call(Method::POST, "/control/rotate-log-key", Some(&compromised))??;
+            if output.json {
+                print_json(&json!({ "key": key }))?;
+            } else {
+                say(&format!(
+                    "the log is signed with\n  {key}\nBack up the directory of the keys, and give the new key to your witnesses and auditors."
+                ));
             }
         }
         KeyCommand::Revoke { no, store } => {

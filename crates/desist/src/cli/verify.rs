@@ -7,7 +7,7 @@ use clap::Args;
 use desist_proof::Hash;
 use desist_proof::checkpoint::{Opened, SignedCheckpoint, verify_pair};
 use desist_proof::export::verify_log;
-use desist_proof::note::Verifier;
+use desist_proof::note::{KeyError, Verifier};
 use desist_proof::receipt::{Receipt, ReceiptError};
 use serde::Serialize;
 
@@ -24,7 +24,7 @@ const FILE_BYTES_MAX: u64 = 4 << 30;
 pub struct VerifyArgs {
     /// The receipt; or a checkpoint, with --older; or the entries of a log, one a line, with --checkpoint.
     file: PathBuf,
-    /// The verifier key of the log, or a file that holds it.
+    /// The verifier key of the log, or a file that holds it; a log that changed its key has several, one a line.
     #[arg(long, value_name = "VKEY")]
     key: String,
     /// The verifier key of a witness, or a file that holds it; may be given several times.
@@ -103,13 +103,13 @@ fn time_text(seconds: u64) -> String {
 }
 
 pub fn run(args: &VerifyArgs) -> Result<Finding, CliError> {
-    let log = key("--key", &args.key)?;
-    let witnesses = args.witness.iter().map(|witness| key("--witness", witness)).collect::<Result<Vec<_>, _>>()?;
+    let logs = keys("--key", &args.key)?;
+    let witnesses = args.witness.iter().map(|witness| keys("--witness", witness)).collect::<Result<Vec<_>, _>>()?.concat();
     let open = |path: &Path| -> Result<Result<Opened, Report>, CliError> {
         let text = text(path)?;
         Ok(match SignedCheckpoint::parse(&text) {
             Err(error) => Err(Report::unreadable("checkpoint", &error)),
-            Ok(signed) => signed.open(&log, &witnesses).map_err(|error| Report::bad("checkpoint signature", &error)),
+            Ok(signed) => signed.open(&logs, &witnesses).map_err(|error| Report::bad("checkpoint signature", &error)),
         })
     };
     let report = match (&args.older, &args.proof, &args.checkpoint) {
@@ -134,7 +134,7 @@ pub fn run(args: &VerifyArgs) -> Result<Finding, CliError> {
                 }
             }
         },
-        _ => receipt(&bytes(&args.file)?, &log, &witnesses),
+        _ => receipt(&bytes(&args.file)?, &logs, &witnesses),
     };
     if args.output.json {
         print_json(&report)?;
@@ -148,8 +148,8 @@ pub fn run(args: &VerifyArgs) -> Result<Finding, CliError> {
     }
 }
 
-fn receipt(bytes: &[u8], log: &Verifier, witnesses: &[Verifier]) -> Report {
-    let verified = Receipt::parse(bytes).map_err(ReceiptError::Format).and_then(|receipt| receipt.verify(log, witnesses));
+fn receipt(bytes: &[u8], logs: &[Verifier], witnesses: &[Verifier]) -> Report {
+    let verified = Receipt::parse(bytes).map_err(ReceiptError::Format).and_then(|receipt| receipt.verify(logs, witnesses));
     match verified {
         Ok(verified) => Report {
             kind: Some(verified.entry.kind.clone()),
@@ -181,14 +181,17 @@ fn show(report: &Report, file: &Path) {
     line("trust", report.trust.clone());
 }
 
-/// A key as text, or the file that holds it: every key has plus signs, which few names of files have.
-fn key(flag: &str, given: &str) -> Result<Verifier, CliError> {
-    let unusable = |error: desist_proof::note::KeyError| CliError::said(format!("{flag}: {error}"));
-    match given.parse() {
-        Ok(key) => Ok(key),
-        Err(_) if Path::new(given).is_file() => text(Path::new(given))?.trim().parse().map_err(unusable),
-        Err(error) => Err(unusable(error)),
+/// A key as text, or a file with keys, one a line: every key has plus signs, which few names of files have.
+pub(super) fn keys(flag: &str, given: &str) -> Result<Vec<Verifier>, CliError> {
+    let written = match given.parse::<Verifier>() {
+        Err(_) if Path::new(given).is_file() => text(Path::new(given))?,
+        _ => given.to_owned(),
+    };
+    let lines = || written.lines().map(str::trim).filter(|line| !line.is_empty());
+    if lines().next().is_none() {
+        return Err(CliError::said(format!("{flag}: there is no key in {given:?}; give what the log has at /log/key")));
     }
+    lines().map(|line| line.parse().map_err(|error: KeyError| CliError::said(format!("{flag}: {error}")))).collect()
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, CliError> {

@@ -19,6 +19,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use super::connect::runtime;
+use super::verify::keys;
 use super::{CliError, Finding, OutputArgs, print_json, say};
 use crate::limits::WITNESS_REQUEST_BYTES_MAX;
 use crate::net::{Listener, Tls, TlsFiles};
@@ -77,7 +78,7 @@ pub fn run(args: WitnessArgs) -> Result<Finding, CliError> {
         WitnessCommand::Serve { data, name, log, listen, tls_cert, tls_key } => {
             let tls = tls_cert.zip(tls_key).map(|(cert, key)| Tls::open(TlsFiles { cert, key })).transpose();
             let tls = tls.map_err(|error| CliError::said(error.to_string()))?;
-            let logs = log.iter().map(|log| keys(log)).collect::<Result<Vec<_>, _>>()?.concat();
+            let logs = log.iter().map(|log| log_keys(log)).collect::<Result<Vec<_>, _>>()?.concat();
             let witness = Witness::open(&data, name.as_deref(), logs, Arc::new(System))?;
             serve(Arc::new(witness), listen, tls)
         }
@@ -158,16 +159,11 @@ fn status(data: &Path, output: OutputArgs) -> Result<Finding, CliError> {
     Ok(if conflicts == 0 { Finding::Yes } else { Finding::No })
 }
 
-/// Keys of logs: one as text, or a file with one a line.
-fn keys(given: &str) -> Result<Vec<Verifier>, CliError> {
-    let text = match given.parse::<Verifier>() {
-        Err(_) if Path::new(given).is_file() => std::fs::read_to_string(given).map_err(CliError::io(given.to_owned()))?,
-        _ => given.to_owned(),
-    };
-    let one = |line: &str| match line.parse::<Verifier>() {
-        Ok(key) if key.algorithm() == Algorithm::Ed25519 => Ok(key),
-        Ok(_) => Err(CliError::said("--log: this is the key of a witness; give the one at /log/key of the log")),
-        Err(error) => Err(CliError::said(format!("--log: {error}; give what /log/key of the log answers, or a file with it"))),
-    };
-    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(one).collect()
+/// Keys of logs: a witness's own would never sign a log.
+fn log_keys(given: &str) -> Result<Vec<Verifier>, CliError> {
+    let keys = keys("--log", given)?;
+    match keys.iter().find(|key| key.algorithm() != Algorithm::Ed25519) {
+        Some(key) => Err(CliError::said(format!("--log: {key} is the key of a witness; give the one at /log/key of the log"))),
+        None => Ok(keys),
+    }
 }

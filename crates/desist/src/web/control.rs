@@ -13,6 +13,7 @@ use desist_core::rules::Refused;
 use desist_engine::engine::Refusal;
 use desist_engine::intake::{self, ImportChunk, ImportProgress};
 use desist_engine::notary::witnesses::WitnessState;
+use desist_engine::notary::{Notary, RotateError};
 use desist_engine::queue::Lane;
 use desist_engine::secrets::{canonical_code, hash};
 use serde::{Deserialize, Serialize};
@@ -218,6 +219,23 @@ pub async fn backup(State(app): State<App>, Extension(caller): Extension<Caller>
         .map_err(|_| Problem::internal())?
         .map_err(|error| Problem::new(StatusCode::CONFLICT, "backup_failed", error.to_string()))?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives the log a new signing key; the body says whether others may have the one before. Answers the new public key.
+pub async fn rotate_log_key(
+    State(app): State<App>,
+    Extension(caller): Extension<Caller>,
+    Body(body): Body,
+) -> Result<Json<String>, Problem> {
+    caller.needs(Role::Admin)?;
+    let compromised: bool = parse(&body)?;
+    let (engine, by) = (app.engine.clone(), caller.actor);
+    let rotated = tokio::task::spawn_blocking(move || Notary::rotate(&engine, compromised, by)).await.map_err(|_| Problem::internal())?;
+    match rotated {
+        Ok(key) => Ok(Json(key.to_string())),
+        Err(RotateError::Failure(failure)) => Err(failure.into()),
+        Err(error @ RotateError::Secrets(_)) => Err(Problem::new(StatusCode::CONFLICT, "key_not_written", error.to_string())),
+    }
 }
 
 /// Reads `desist.toml` and the certificates again: all of it or none.

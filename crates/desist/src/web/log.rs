@@ -14,7 +14,7 @@ use super::problem::Problem;
 const FOR_EVER: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=31536000, immutable");
 /// A partial tile keeps its content, but a full one takes its place soon.
 const FOR_AN_HOUR: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=3600");
-/// The checkpoint grows within a second.
+/// The checkpoint grows within a second, and the key may change.
 const FOR_A_MOMENT: (HeaderName, &str) = (header::CACHE_CONTROL, "public, max-age=1");
 
 /// `/log/checkpoint`: the last signed checkpoint, as a C2SP signed note.
@@ -27,10 +27,10 @@ pub async fn checkpoint(State(app): State<App>) -> Response {
     }
 }
 
-/// `/log/key`: the verifier key as C2SP writes it.
+/// `/log/key`: the verifier keys as C2SP writes them, one a line, the present one first.
 pub async fn key(State(app): State<App>) -> Response {
-    let text = format!("{}\n", app.engine.shared().notary.verifier());
-    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), FOR_AN_HOUR], text).into_response()
+    let text: String = app.engine.shared().notary.verifiers().iter().map(|key| format!("{key}\n")).collect();
+    ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), FOR_A_MOMENT], text).into_response()
 }
 
 /// `/log/tile/...`: a tile of hashes that the last checkpoint covers.

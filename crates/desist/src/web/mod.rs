@@ -228,6 +228,7 @@ pub fn control(app: &App) -> Router {
         .route("/control/status", get(control::status))
         .route("/control/trace", post(control::trace))
         .route("/control/backup", post(control::backup))
+        .route("/control/rotate-log-key", post(control::rotate_log_key))
         .route("/control/reload", post(control::reload));
     finish(
         app,

@@ -1,11 +1,9 @@
 //! The JSON API from outside.
 
-use std::time::{Duration, Instant};
-
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use crate::support::{self, Answer, Server, pointers};
+use crate::support::{self, Answer, Server, pointers, until};
 
 #[test]
 fn an_opt_out_denies_at_once_and_through_a_restart() {
@@ -101,14 +99,6 @@ fn problem(answer: &Answer) -> (u16, String, Option<String>) {
     assert_eq!(body["status"], answer.status);
     assert!(body["title"].as_str().is_some_and(|title| !title.is_empty()), "{body}");
     (answer.status, body["code"].as_str().expect("a code").to_owned(), body["pointer"].as_str().map(str::to_owned))
-}
-
-/// Asks again until it is so; the deadline is there to fail, not to wait for.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let since = Instant::now();
-    while !is_so() {
-        assert!(since.elapsed() < Duration::from_secs(10), "{what}: not within 10 s");
-    }
 }
 
 #[test]

@@ -20,18 +20,9 @@ use desist_store::Readers as _;
 use desist_store::sqlite::SqliteReaders;
 use serde_json::{Value, json};
 
-use crate::support::{DESIST, Seeded, Server, run, scale};
+use crate::support::{DESIST, Seeded, Server, run, scale, until};
 use client::{Client, Outcome};
 use disk::{Event, Image};
-
-/// Waits until something outside this process has happened.
-fn until(what: &str, mut happened: impl FnMut() -> bool) {
-    let patience = Instant::now() + Duration::from_secs(20);
-    while !happened() {
-        assert!(Instant::now() < patience, "{what}: not within 20 seconds");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-}
 
 /// What clients saw of one opt-out.
 struct Seen {

@@ -17,4 +17,5 @@ mod import;
 mod paging;
 mod privacy;
 mod proof;
+mod signing;
 mod tidy;

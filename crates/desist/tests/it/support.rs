@@ -188,6 +188,15 @@ pub fn send(method: &str, url: &str, body: &[u8], headers: &[(&str, &str)]) -> A
     Answer { status, headers, text: response.body_mut().read_to_string().expect("text") }
 }
 
+/// Waits until something outside this process has happened; the deadline is there to fail, not to wait for.
+pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while !happened() {
+        assert!(std::time::Instant::now() < patience, "{what}: not within 20 seconds");
+        std::thread::park_timeout(std::time::Duration::from_millis(20));
+    }
+}
+
 /// Every member of a body as a JSON pointer.
 pub fn pointers(value: &Value, at: &str, found: &mut Vec<String>) {
     let inner: Vec<(String, &Value)> = match value {
