@@ -65,8 +65,35 @@ pub struct Graph {
     /// Holds added (`true`) and ended (`false`) over the stored ones.
     holds: BTreeMap<(SubjectNo, IdentifierNo), bool>,
     holds_by_identifier: BTreeMap<(IdentifierNo, SubjectNo), bool>,
-    dirty_identifiers: BTreeSet<IdentifierNo>,
-    dirty_subjects: BTreeSet<SubjectNo>,
+    /// Changed rows, each with the last entry that changed it.
+    dirty_identifiers: BTreeMap<IdentifierNo, u64>,
+    dirty_subjects: BTreeMap<SubjectNo, u64>,
+    /// The entry that is being applied.
+    seq: u64,
+}
+
+/// Whom a destination is told about: what is one person there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Party {
+    /// A subject with the identifiers that it holds.
+    Subject(SubjectNo),
+    /// An identifier that nobody holds, or too many.
+    Identifier(IdentifierNo),
+}
+
+impl Party {
+    /// Both kinds in one number.
+    pub fn code(self) -> u64 {
+        match self {
+            Self::Subject(SubjectNo(no)) => no << 1,
+            Self::Identifier(IdentifierNo(no)) => no << 1 | 1,
+        }
+    }
+
+    /// The party of a number that [`Party::code`] made.
+    pub fn from_code(code: u64) -> Self {
+        if code & 1 == 0 { Self::Subject(SubjectNo(code >> 1)) } else { Self::Identifier(IdentifierNo(code >> 1)) }
+    }
 }
 
 /// What a batch changed, for the store to write.
@@ -80,6 +107,9 @@ pub struct Changes {
     pub subjects: Vec<(SubjectNo, SubjectRow)>,
     /// Holds that began (`true`) or ended (`false`).
     pub holds: Vec<(SubjectNo, IdentifierNo, bool)>,
+    /// Everybody about whom a destination may have to be told something else, each with the last entry that made it so, in
+    /// the order of these entries.
+    pub parties: Vec<(Party, u64)>,
 }
 
 impl Graph {
@@ -178,6 +208,7 @@ impl Graph {
 
     /// Writes an entry into the state. Entries are applied in the order of their `seq`.
     pub fn apply<R: Records + ?Sized>(&mut self, records: &mut R, entry: &Entry) -> Result<(), R::Error> {
+        self.seq = entry.seq;
         match &entry.fact {
             Fact::Linked { subject, identifiers, .. } => {
                 for IdRef(identifier, kind) in identifiers {
@@ -219,7 +250,7 @@ impl Graph {
                             self.subject(records, holder)?;
                             let reader = self.subjects.get_mut(&holder).expect("just loaded");
                             if copy_denials(&line, &mut reader.line, *purposes, entry) {
-                                self.dirty_subjects.insert(holder);
+                                self.dirty_subjects.insert(holder, self.seq);
                             }
                         }
                     }
@@ -229,12 +260,12 @@ impl Graph {
             Fact::ApiOptOutEnded { subject, identifiers, purposes, .. } => {
                 self.subject(records, *subject)?;
                 if self.subjects.get_mut(subject).expect("just loaded").line.end_api(*subject, *purposes) {
-                    self.dirty_subjects.insert(*subject);
+                    self.dirty_subjects.insert(*subject, self.seq);
                 }
                 for IdRef(identifier, kind) in identifiers {
                     self.touch(records, *identifier, *kind)?;
                     if self.identifiers.get_mut(identifier).expect("just touched").line.end_api(*subject, *purposes) {
-                        self.dirty_identifiers.insert(*identifier);
+                        self.dirty_identifiers.insert(*identifier, self.seq);
                     }
                 }
             }
@@ -259,7 +290,7 @@ impl Graph {
     fn touch<R: Records + ?Sized>(&mut self, records: &mut R, no: IdentifierNo, kind: Kind) -> Result<(), R::Error> {
         if self.identifier(records, no)?.is_none() {
             self.identifiers.insert(no, IdentifierRow { kind, holders: 0, shared: false, line: Line::default() });
-            self.dirty_identifiers.insert(no);
+            self.dirty_identifiers.insert(no, self.seq);
         }
         Ok(())
     }
@@ -274,14 +305,14 @@ impl Graph {
     ) -> Result<(), R::Error> {
         self.subject(records, no)?;
         if self.subjects.get_mut(&no).expect("just loaded").line.join(class, mark, purposes) {
-            self.dirty_subjects.insert(no);
+            self.dirty_subjects.insert(no, self.seq);
         }
         Ok(())
     }
 
     fn join_identifier(&mut self, no: IdentifierNo, class: Class, mark: Mark, purposes: PurposeSet) {
         if self.identifiers.get_mut(&no).expect("touched before").line.join(class, mark, purposes) {
-            self.dirty_identifiers.insert(no);
+            self.dirty_identifiers.insert(no, self.seq);
         }
     }
 
@@ -344,8 +375,8 @@ impl Graph {
     fn set_hold(&mut self, subject: SubjectNo, no: IdentifierNo, holds: bool) {
         self.holds.insert((subject, no), holds);
         self.holds_by_identifier.insert((no, subject), holds);
-        self.dirty_identifiers.insert(no);
-        self.dirty_subjects.insert(subject);
+        self.dirty_identifiers.insert(no, self.seq);
+        self.dirty_subjects.insert(subject, self.seq);
     }
 
     /// One more holder than [`HOLDERS_MAX`]: what is denied through the identifier is written onto
@@ -356,10 +387,10 @@ impl Graph {
         for holder in self.holders(records, no)? {
             self.keep_denials(records, holder, &before, entry)?;
             // The decisions that name the holder's account read its identifiers, this one no more.
-            self.dirty_subjects.insert(holder);
+            self.dirty_subjects.insert(holder, self.seq);
         }
         self.identifiers.get_mut(&no).expect("loaded by the caller").shared = true;
-        self.dirty_identifiers.insert(no);
+        self.dirty_identifiers.insert(no, self.seq);
         Ok(())
     }
 
@@ -393,11 +424,11 @@ impl Graph {
                 }
             }
             if changed {
-                self.dirty_identifiers.insert(*no);
+                self.dirty_identifiers.insert(*no, self.seq);
             }
             // A subject is never denied by reading a device: what a device said was written when it was said.
             if identifier.kind.is_person_level() && copy_denials(before, &mut holder.line, EVERY_PURPOSE, entry) {
-                self.dirty_subjects.insert(subject);
+                self.dirty_subjects.insert(subject, self.seq);
             }
         }
         Ok(())
@@ -408,32 +439,44 @@ impl Graph {
     pub fn changes<R: Records + ?Sized>(&mut self, records: &mut R) -> Result<Changes, R::Error> {
         let dirty_identifiers = std::mem::take(&mut self.dirty_identifiers);
         let dirty_subjects = std::mem::take(&mut self.dirty_subjects);
-        let mut affected = dirty_identifiers.clone();
-        let mut through = dirty_subjects.clone();
-        for no in &dirty_identifiers {
+        let (mut affected, mut through) = (dirty_identifiers.clone(), dirty_subjects.clone());
+        for (no, seq) in &dirty_identifiers {
             if self.identifiers[no].kind.is_person_level() {
-                through.extend(self.holders(records, *no)?);
+                for holder in self.holders(records, *no)? {
+                    keep_last(&mut through, holder, *seq);
+                }
             }
         }
-        for subject in through {
-            let every = dirty_subjects.contains(&subject);
+        for (subject, seq) in through {
+            let every = dirty_subjects.contains_key(&subject);
             for identifier in self.held(records, subject)? {
                 let row = self.identifier(records, identifier)?.expect("held identifiers have rows");
                 if !row.shared && (every || row.kind.names_subject()) {
-                    affected.insert(identifier);
+                    keep_last(&mut affected, identifier, seq);
                 }
             }
         }
         let mut changes = Changes::default();
-        for no in affected {
+        let mut parties: BTreeMap<Party, u64> = dirty_subjects.iter().map(|(no, seq)| (Party::Subject(*no), *seq)).collect();
+        for (no, seq) in affected {
             let verdict = self.verdict(records, no)?;
-            if dirty_identifiers.contains(&no) {
+            let row = &self.identifiers[&no];
+            let told = match row.holders == 0 || row.shared {
+                true => vec![Party::Identifier(no)],
+                false => self.holders(records, no)?.into_iter().map(Party::Subject).collect(),
+            };
+            for party in told {
+                keep_last(&mut parties, party, seq);
+            }
+            if dirty_identifiers.contains_key(&no) {
                 changes.identifiers.push((no, self.identifiers[&no].clone(), verdict));
             } else {
                 changes.verdicts.push((no, verdict));
             }
         }
-        changes.subjects = dirty_subjects.iter().map(|no| (*no, self.subjects[no].clone())).collect();
+        changes.parties = parties.into_iter().collect();
+        changes.parties.sort_by_key(|(party, seq)| (*seq, *party));
+        changes.subjects = dirty_subjects.keys().map(|no| (*no, self.subjects[no].clone())).collect();
         changes.holds = std::mem::take(&mut self.holds).into_iter().map(|((subject, no), holds)| (subject, no, holds)).collect();
         self.holds_by_identifier.clear();
         Ok(changes)
@@ -443,6 +486,11 @@ impl Graph {
     pub fn has_room<R: Records + ?Sized>(&mut self, records: &mut R, subject: SubjectNo, more: u64) -> Result<bool, R::Error> {
         Ok(self.subject(records, subject)?.held + more <= HELD_MAX)
     }
+}
+
+fn keep_last<K: Ord>(seqs: &mut BTreeMap<K, u64>, key: K, seq: u64) {
+    let known = seqs.entry(key).or_insert(seq);
+    *known = seq.max(*known);
 }
 
 /// Makes `to` deny whatever of `purposes` `from` denies, by a word that is at least as hard to end.

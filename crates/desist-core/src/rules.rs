@@ -57,6 +57,8 @@ pub struct Counters {
     pub subjects: u64,
     /// Identifiers.
     pub identifiers: u64,
+    /// Changes of parties, see [`Changes::parties`].
+    pub changes: u64,
 }
 
 /// An opt-out or a limit.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use desist_core::decision::Verdict;
 use desist_core::fact::{Digest, Entry, Fact, RequestId, Role};
-use desist_core::graph::{Graph, IdentifierRow, Memory, SubjectRow};
+use desist_core::graph::{Graph, IdentifierRow, Memory, Party, SubjectRow};
 use desist_core::mark::{IdentifierNo, SubjectNo};
 use desist_core::purpose::{Model, PurposeSet};
 use desist_core::rules::Counters;
@@ -15,7 +15,7 @@ use desist_proof::{Frontier, Hash, leaf_hash};
 use sha2::{Digest as _, Sha256};
 
 use crate::tiles;
-use crate::{ImportRow, Owner, Read, RequestRow, Status, StoreError, TAIL_CHUNK};
+use crate::{ChangeRow, ImportRow, Owner, Read, RequestRow, Status, StoreError, TAIL_CHUNK};
 
 /// A row as [`Read::scan`] finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub enum Row {
     Subject(SubjectNo, SubjectRow),
     /// A hold.
     Hold(SubjectNo, IdentifierNo),
+    /// The latest change of a party.
+    Change(ChangeRow),
     /// A request.
     Request(Box<RequestRow>),
     /// A Campaign profile.
@@ -207,6 +209,9 @@ fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, prob
     let mut subjects: BTreeSet<_> = memory.subjects.keys().copied().collect();
     let mut holds = memory.holds.clone();
     let mut profiles_left = profiles.clone();
+    let mut subjects_told: BTreeSet<_> = memory.subjects.keys().copied().collect();
+    let is_bare = |row: &IdentifierRow| row.holders == 0 || row.shared;
+    let mut bare: BTreeSet<_> = memory.identifiers.iter().filter(|(_, row)| is_bare(row)).map(|(no, _)| *no).collect();
     let (mut request_rows, mut profile_rows, mut profile_items) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
     let mut privacy_requests = BTreeSet::new();
     read.scan(&mut |row| match row {
@@ -238,6 +243,16 @@ fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, prob
         Row::Hold(subject, identifier) => {
             if !holds.remove(&(subject, identifier)) {
                 problems.add(format!("hold of subject {} on identifier {} is not in the log", subject.0, identifier.0));
+            }
+        }
+        Row::Change(row) => {
+            // Changes are numbered in batches, which the log does not show; what can be told is that nobody is missing.
+            let known = match row.party {
+                Party::Subject(no) => subjects_told.remove(&no),
+                Party::Identifier(no) => bare.remove(&no) || memory.identifiers.contains_key(&no),
+            };
+            if !known || row.no > counters.changes || row.seq > counters.entries {
+                problems.add(format!("change {} is of nobody in the log, or above the last", row.no));
             }
         }
         Row::Request(row) => {
@@ -282,6 +297,12 @@ fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, prob
     }
     for no in subjects {
         problems.add(format!("subject {} is missing or cannot be read", no.0));
+    }
+    for no in subjects_told {
+        problems.add(format!("change of subject {} is missing", no.0));
+    }
+    for no in bare {
+        problems.add(format!("change of identifier {} is missing", no.0));
     }
     for (subject, identifier) in holds {
         problems.add(format!("hold of subject {} on identifier {} is missing", subject.0, identifier.0));

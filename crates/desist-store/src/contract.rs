@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use desist_core::decision::Verdict;
 use desist_core::fact::{Actor, Channel, Digest, Fact, IdRef, RequestId, RequestKind, Role};
-use desist_core::graph::{Changes, Graph, IdentifierRow, Memory, Records, SubjectRow};
+use desist_core::graph::{Changes, Graph, IdentifierRow, Memory, Party, Records, SubjectRow};
 use desist_core::identifier::Kind;
 use desist_core::limits::HOLDERS_MAX;
 use desist_core::lookup::LookupKey;
@@ -25,8 +25,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::faulty::{Fault, FaultyStore};
 use crate::{
-    Coordinator, ImportRow, KeyRow, Owner, ProfileRow, REMEMBER_SECONDS, Read, Readers, Remembered, RequestRow, Row, SCHEMA_VERSION,
-    Sealed, Status, Store, StoreError, Totals, Write, check, commit,
+    ChangeRow, Coordinator, ImportRow, KeyRow, Owner, ProfileRow, REMEMBER_SECONDS, Read, Readers, Remembered, RequestRow, Row,
+    SCHEMA_VERSION, Sealed, Status, Store, StoreError, Totals, Write, check, commit,
 };
 
 /// Where a test keeps one store.
@@ -299,9 +299,10 @@ pub fn every_operation_round_trips(make: Make<'_>) {
         verdicts: vec![(IdentifierNo(3), Verdict { opted_in: every, ..Verdict::default() })],
         subjects: vec![(SubjectNo(4), SubjectRow { held: 1, ..SubjectRow::default() })],
         holds: vec![(SubjectNo(4), IdentifierNo(2), false), (SubjectNo(4), IdentifierNo(3), true), (SubjectNo(9), IdentifierNo(9), false)],
+        ..Changes::default()
     };
-    store.transact(&mut |write| write.write(&new, &changes)).expect("commits");
-    store.transact(&mut |write| write.write(&[], &later)).expect("commits");
+    store.transact(&mut |write| write.write(&new, &changes, 1)).expect("commits");
+    store.transact(&mut |write| write.write(&[], &later, 1)).expect("commits");
     read(&*readers, |read| {
         for (key, IdRef(no, kind)) in &new {
             assert_eq!(read.find(key)?, Some(*no));
@@ -329,7 +330,7 @@ pub fn every_operation_round_trips(make: Make<'_>) {
         Ok(())
     });
     let missing = Changes { verdicts: vec![(IdentifierNo(99), verdict)], ..Changes::default() };
-    assert!(matches!(store.transact(&mut |write| write.write(&[], &missing)), Err(StoreError::Damaged(_))));
+    assert!(matches!(store.transact(&mut |write| write.write(&[], &missing, 1)), Err(StoreError::Damaged(_))));
 
     let mut requests = Vec::new();
     for (number, channel) in (1_u64..).zip(Channel::ALL) {
@@ -847,12 +848,53 @@ fn assert_same_state(store: &dyn Store, model: &mut Memory, counters: Counters) 
     });
 }
 
+/// What a destination has to know of each party: its identifiers with their verdicts.
+fn views(model: &mut Memory) -> BTreeMap<Party, Vec<(IdentifierNo, Verdict)>> {
+    let mut views = BTreeMap::<Party, Vec<_>>::new();
+    for subject in model.subjects.keys() {
+        views.insert(Party::Subject(*subject), Vec::new());
+    }
+    for (no, row) in model.identifiers.clone() {
+        let Ok(verdict) = Graph::default().verdict(model, no);
+        if row.holders == 0 || row.shared {
+            views.insert(Party::Identifier(no), vec![(no, verdict)]);
+            continue;
+        }
+        let Ok(holders) = model.holders(no);
+        for holder in holders {
+            views.entry(Party::Subject(holder)).or_default().push((no, verdict));
+        }
+    }
+    views
+}
+
+fn assert_same_changes(store: &dyn Store, told: &BTreeMap<Party, (u64, u64)>) {
+    let mut expected: Vec<_> = told.iter().map(|(party, (no, seq))| ChangeRow { no: *no, party: *party, seq: *seq }).collect();
+    expected.sort_by_key(|row| row.no);
+    read(&*store.readers(), |read| {
+        let (mut found, mut after) = (Vec::new(), 0);
+        loop {
+            let page = read.changes(after, 7)?;
+            let Some(last) = page.last() else { break };
+            after = last.no;
+            found.extend(page);
+        }
+        assert_eq!(found, expected);
+        for row in &expected {
+            assert_eq!(read.change_of(row.party)?, Some(*row));
+        }
+        assert_eq!(read.change_of(Party::Subject(SubjectNo(999_999)))?, None);
+        Ok(())
+    });
+}
+
 /// Random commands on the store and on the model in memory: the same entries, changes and rows.
 pub fn random_commands_do_what_the_model_does(make: Make<'_>) {
     for seed in 0..6 * scale() {
         let mut harness = make();
         let mut store = harness.open().expect("opens");
         let (mut model, mut counters, mut rng) = (Memory::default(), Counters::default(), Rng(seed));
+        let mut told = BTreeMap::new();
         for round in 0..40 {
             let now = NOW + round * 5;
             let (commands, batch_rng) = (1 + rng.below(6), rng.clone());
@@ -869,8 +911,18 @@ pub fn random_commands_do_what_the_model_does(make: Make<'_>) {
                     let Ok(()) = random_command(rng, batch, &mut model);
                 }
             });
+            let before = views(&mut model);
             let Ok(changes) = expected.changes(&mut model);
             model.write(&changes);
+            for (party, seq) in &changes.parties {
+                expected.counters.changes += 1;
+                told.insert(*party, (expected.counters.changes, *seq));
+            }
+            // Nobody is at a destination what nobody told it.
+            for (party, view) in views(&mut model) {
+                let is_told = changes.parties.iter().any(|(changed, _)| *changed == party);
+                assert!(is_told || before.get(&party) == Some(&view), "seed {seed} round {round}: {party:?} changed and is not told");
+            }
             for (key, IdRef(no, kind)) in &expected.new_identifiers {
                 model.keys.insert(*key, *no);
                 model.identifiers.entry(*no).or_insert(IdentifierRow { kind: *kind, holders: 0, shared: false, line: Line::default() });
@@ -902,6 +954,7 @@ pub fn random_commands_do_what_the_model_does(make: Make<'_>) {
                 store = harness.open().expect("opens");
             }
             assert_same_state(&*store, &mut model, counters);
+            assert_same_changes(&*store, &told);
         }
         assert_eq!(problems(&*store), [""; 0], "seed {seed}");
     }

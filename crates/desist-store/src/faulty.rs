@@ -4,15 +4,15 @@ use std::ops::Range;
 
 use desist_core::decision::Verdict;
 use desist_core::fact::{IdRef, RequestId};
-use desist_core::graph::{Changes, IdentifierRow, Records, SubjectRow};
+use desist_core::graph::{Changes, IdentifierRow, Party, Records, SubjectRow};
 use desist_core::identifier::Kind;
 use desist_core::lookup::LookupKey;
 use desist_core::mark::{IdentifierNo, SubjectNo};
 use desist_core::purpose::Model;
 
 use crate::{
-    Coordinator, ImportRow, KeyRow, Owner, Page, PrivacyRow, ProfileRow, Read, Readers, Remembered, RequestRow, Row, Sealed, ServiceRow,
-    Store, StoreError, SubscriptionRow, Subscriptions, TimeColumn, Totals, Work, Write,
+    ChangeRow, Coordinator, ImportRow, KeyRow, Owner, Page, PrivacyRow, ProfileRow, Read, Readers, Remembered, RequestRow, Row, Sealed,
+    ServiceRow, Store, StoreError, SubscriptionRow, Subscriptions, TimeColumn, Totals, Work, Write,
 };
 
 /// When a [`FaultyStore`] fails, once.
@@ -100,6 +100,8 @@ impl Read for FaultyWrite<'_> {
     pass_on! {
         fn coordinator(&mut self) -> Coordinator;
         fn meta(&mut self, name: &str) -> Option<Vec<u8>>;
+        fn changes(&mut self, after: u64, limit: usize) -> Vec<ChangeRow>;
+        fn change_of(&mut self, party: Party) -> Option<ChangeRow>;
         fn entries(&mut self, seqs: Range<u64>) -> Vec<(u64, Vec<u8>)>;
         fn tile(&mut self, level: u8, no: u64) -> Option<Vec<u8>>;
         fn each_verdict(&mut self, each: &mut dyn FnMut(LookupKey, Kind, Verdict)) -> ();
@@ -137,7 +139,7 @@ impl Write for FaultyWrite<'_> {
     pass_on! {
         fn append(&mut self, entries: &[(u64, Vec<u8>)], coordinator: &Coordinator) -> ();
         fn put_tile(&mut self, level: u8, no: u64, hashes: &[u8]) -> ();
-        fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes) -> ();
+        fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes, first_change: u64) -> ();
         fn put_meta(&mut self, name: &str, value: &[u8]) -> ();
         fn put_purpose(&mut self, bit: u32, name: &str, model: Model) -> ();
         fn put_key(&mut self, key: &KeyRow) -> ();

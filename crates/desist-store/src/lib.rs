@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use desist_core::decision::Verdict;
 use desist_core::fact::{Channel, Entry, Fact, IdRef, RequestId, RequestKind, Role};
-use desist_core::graph::{Changes, Records};
+use desist_core::graph::{Changes, Party, Records};
 use desist_core::identifier::Kind;
 use desist_core::limits::HOLDERS_MAX;
 use desist_core::lookup::LookupKey;
@@ -305,12 +305,27 @@ pub struct Totals {
     pub unreached: u64,
 }
 
+/// The latest change of a party.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChangeRow {
+    /// Its place among all changes, from 1. No number is given twice.
+    pub no: u64,
+    /// Who.
+    pub party: Party,
+    /// The entry that made it.
+    pub seq: u64,
+}
+
 /// Reading, in one snapshot.
 pub trait Read: Records<Error = StoreError> {
     /// The coordinator row.
     fn coordinator(&mut self) -> Result<Coordinator, StoreError>;
     /// A value of the `meta` table.
     fn meta(&mut self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+    /// Parties by their latest change, after the change `after`, at most `limit`.
+    fn changes(&mut self, after: u64, limit: usize) -> Result<Vec<ChangeRow>, StoreError>;
+    /// The latest change of a party; none if nothing ever concerned it.
+    fn change_of(&mut self, party: Party) -> Result<Option<ChangeRow>, StoreError>;
     /// The stored bytes of the entries with these numbers (`from..to`, from 1), in order.
     fn entries(&mut self, seqs: Range<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError>;
     /// The stored hashes of a tile of the log, see [`tiles`]; none if it is not stored.
@@ -432,8 +447,9 @@ pub trait Write: Read {
     fn append(&mut self, entries: &[(u64, Vec<u8>)], coordinator: &Coordinator) -> Result<(), StoreError>;
     /// Inserts or replaces the hashes of a tile.
     fn put_tile(&mut self, level: u8, no: u64, hashes: &[u8]) -> Result<(), StoreError>;
-    /// Inserts new identifiers and writes what the batch changed.
-    fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes) -> Result<(), StoreError>;
+    /// Inserts new identifiers and writes what the batch changed. Its parties get change numbers from `first_change` on, in
+    /// place of those that they had.
+    fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes, first_change: u64) -> Result<(), StoreError>;
     /// Sets a value of the `meta` table.
     fn put_meta(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError>;
     /// Stores a declared purpose.
@@ -500,6 +516,8 @@ pub trait Readers: Send + Sync {
 /// the changes, for the decision index.
 pub fn commit(write: &mut dyn Write, batch: &mut Batch) -> Result<Changes, StoreError> {
     let changes = batch.changes(write)?;
+    let first_change = batch.counters.changes + 1;
+    batch.counters.changes += changes.parties.len() as u64;
     let mut frontier = frontier(&write.coordinator()?)?;
     let entries: Vec<_> = batch.entries.iter().map(|entry| (entry.seq, entry.encode())).collect();
     let (size, leaves) = (frontier.size(), entries.iter().map(|(_, bytes)| leaf_hash(bytes)).collect::<Vec<_>>());
@@ -509,7 +527,7 @@ pub fn commit(write: &mut dyn Write, batch: &mut Batch) -> Result<Changes, Store
     tiles::extend(write, size, &leaves)?;
     write.append(&entries, &Coordinator { counters: batch.counters, frontier: frontier.to_bytes() })?;
     let new: Vec<_> = batch.new_identifiers.iter().map(|(key, reference)| (*key, *reference)).collect();
-    write.write(&new, &changes)?;
+    write.write(&new, &changes, first_change)?;
     Ok(changes)
 }
 

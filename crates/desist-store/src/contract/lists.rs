@@ -420,7 +420,7 @@ pub fn denied_keys_are_listed_with_all_who_hold_them(make: Make<'_>) {
                     }
                 }
             }
-            store.transact(&mut |write| write.write(&new, &changes)).expect("commits");
+            store.transact(&mut |write| write.write(&new, &changes, 1)).expect("commits");
             let denied: Vec<_> = verdicts
                 .iter()
                 .filter(|(no, verdict)| kinds_of[no] == Kind::CampaignPkey && verdict.denied.union(verdict.linked).contains(sale))

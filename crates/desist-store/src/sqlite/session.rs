@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use desist_core::decision::Verdict;
 use desist_core::fact::{Digest, IdRef, RequestId};
-use desist_core::graph::{Changes, IdentifierRow, Records, SubjectRow};
+use desist_core::graph::{Changes, IdentifierRow, Party, Records, SubjectRow};
 use desist_core::identifier::Kind;
 use desist_core::lookup::LookupKey;
 use desist_core::mark::{IdentifierNo, Line, SubjectNo};
@@ -17,8 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::{
-    Coordinator, ImportRow, KeyRow, Owner, Page, PrivacyRow, ProfileRow, REMEMBER_SECONDS, Read, Remembered, RequestRow, Row, Sealed,
-    ServiceRow, Status, StoreError, SubscriptionRow, Subscriptions, TimeColumn, Totals, Write,
+    ChangeRow, Coordinator, ImportRow, KeyRow, Owner, Page, PrivacyRow, ProfileRow, REMEMBER_SECONDS, Read, Remembered, RequestRow, Row,
+    Sealed, ServiceRow, Status, StoreError, SubscriptionRow, Subscriptions, TimeColumn, Totals, Write,
 };
 
 /// One transaction on one connection.
@@ -160,6 +160,10 @@ fn subscription(row: &SqlRow<'_>) -> rusqlite::Result<SubscriptionRow> {
         service: row.get(3)?,
         created_ms: row.get(4)?,
     })
+}
+
+fn change(row: &SqlRow<'_>) -> rusqlite::Result<ChangeRow> {
+    Ok(ChangeRow { no: row.get(0)?, party: Party::from_code(row.get(1)?), seq: row.get(2)? })
 }
 
 fn privacy_request(row: &SqlRow<'_>) -> rusqlite::Result<PrivacyRow> {
@@ -305,15 +309,32 @@ impl Records for Session<'_> {
 
 impl Read for Session<'_> {
     fn coordinator(&mut self) -> Result<Coordinator, StoreError> {
-        let found = self.one("SELECT entries, subjects, identifiers, frontier FROM coordinator", [], |row| {
-            let counters = Counters { entries: row.get(0)?, subjects: row.get(1)?, identifiers: row.get(2)? };
-            Ok(Coordinator { counters, frontier: row.get(3)? })
+        let found = self.one("SELECT entries, subjects, identifiers, changes, frontier FROM coordinator", [], |row| {
+            let counters = Counters { entries: row.get(0)?, subjects: row.get(1)?, identifiers: row.get(2)?, changes: row.get(3)? };
+            Ok(Coordinator { counters, frontier: row.get(4)? })
         })?;
         found.ok_or_else(|| StoreError::Damaged("coordinator: its row is missing".to_owned()))
     }
 
     fn meta(&mut self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
         self.one("SELECT value FROM meta WHERE name = ?", [name], |row| row.get(0))
+    }
+
+    fn changes(&mut self, after: u64, limit: usize) -> Result<Vec<ChangeRow>, StoreError> {
+        let sql = "SELECT no, party, seq FROM change WHERE no > ? ORDER BY no LIMIT ?";
+        self.all(sql, params![after, limit], change)
+    }
+
+    fn change_of(&mut self, party: Party) -> Result<Option<ChangeRow>, StoreError> {
+        let (sql, row) = match party {
+            Party::Subject(SubjectNo(row)) => {
+                ("SELECT no, party, seq FROM change WHERE no = (SELECT change FROM subject WHERE no = ?)", row)
+            }
+            Party::Identifier(IdentifierNo(row)) => {
+                ("SELECT no, party, seq FROM change WHERE no = (SELECT change FROM identifier WHERE no = ?)", row)
+            }
+        };
+        self.one(sql, [row], change)
     }
 
     fn entries(&mut self, seqs: Range<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
@@ -535,6 +556,16 @@ impl Read for Session<'_> {
         self.scan_table("hold of subject", 0, "SELECT subject, identifier FROM hold ORDER BY subject, identifier", each, |row| {
             Ok(Row::Hold(SubjectNo(row.get(0)?), IdentifierNo(row.get(1)?)))
         })?;
+        self.scan_table("change", 0, "SELECT no, party, seq FROM change ORDER BY no", each, |row| Ok(Row::Change(change(row)?)))?;
+        for (table, bit) in [("subject", 0), ("identifier", 1)] {
+            let sql = format!(
+                "SELECT t.no FROM {table} t LEFT JOIN change c ON c.no = t.change WHERE t.change IS NOT NULL AND c.party IS NOT t.no * 2 + {bit}
+                 UNION SELECT c.party / 2 FROM change c LEFT JOIN {table} t ON t.no = c.party / 2 WHERE c.party % 2 = {bit} AND t.change IS NOT c.no"
+            );
+            self.scan_table(table, 0, &sql, each, |row| {
+                Ok(Row::Broken(format!("{table} {}: its change is another's", row.get::<_, i64>(0)?)))
+            })?;
+        }
         self.scan_table("request", 15, &format!("SELECT {REQUEST}, no FROM request ORDER BY no"), each, |row| {
             Ok(Row::Request(Box::new(request(row)?)))
         })?;
@@ -576,12 +607,12 @@ impl Write for Session<'_> {
             insert.execute(params![*seq, bytes])?;
             size = *seq;
         }
-        let Counters { entries, subjects, identifiers } = coordinator.counters;
+        let Counters { entries, subjects, identifiers, changes } = coordinator.counters;
         if entries != size {
             return Err(StoreError::Damaged(format!("the coordinator counts {entries} entries where {size} are stored")));
         }
-        let sql = "UPDATE coordinator SET entries = ?, subjects = ?, identifiers = ?, frontier = ?";
-        self.run(sql, params![entries, subjects, identifiers, coordinator.frontier])?;
+        let sql = "UPDATE coordinator SET entries = ?, subjects = ?, identifiers = ?, changes = ?, frontier = ?";
+        self.run(sql, params![entries, subjects, identifiers, changes, coordinator.frontier])?;
         Ok(())
     }
 
@@ -589,15 +620,20 @@ impl Write for Session<'_> {
         self.run("INSERT OR REPLACE INTO tile VALUES (?, ?, ?)", params![level, no, hashes]).map(drop)
     }
 
-    fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes) -> Result<(), StoreError> {
+    fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes, first_change: u64) -> Result<(), StoreError> {
+        let numbers: BTreeMap<_, _> = changes.parties.iter().map(|(party, _)| *party).zip(first_change..).collect();
+        let mut inserted = BTreeSet::new();
         // By number, so that the table grows at its end and its pages are filled.
         let mut new: BTreeMap<_, _> = new.iter().map(|(key, IdRef(no, kind))| (*no, (*key, *kind))).collect();
         let empty = IdentifierRow { kind: Kind::Email, holders: 0, shared: false, line: Line::default() };
-        let insert = |no: IdentifierNo, key: LookupKey, kind: Kind, row: &IdentifierRow, verdict: Verdict| {
+        let mut insert = |no: IdentifierNo, key: LookupKey, kind: Kind, row: &IdentifierRow, verdict: Verdict| {
             let Verdict { denied, linked, opted_in } = verdict;
+            let (marks, change) = (row.line.to_json(), numbers.get(&Party::Identifier(no)));
+            // With its change at once: a row that grows later splits the page.
+            inserted.insert(Party::Identifier(no));
             self.run(
-                "INSERT INTO identifier (no, key, kind, holders, shared, marks, denied, linked, opted_in) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                params![no.0, key.0, kind.code(), row.holders, row.shared, row.line.to_json(), Mask(denied), Mask(linked), Mask(opted_in)],
+                "INSERT INTO identifier VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                params![no.0, key.0, kind.code(), row.holders, row.shared, marks, Mask(denied), Mask(linked), Mask(opted_in), change],
             )
         };
         for (no, row, verdict) in &changes.identifiers {
@@ -627,7 +663,7 @@ impl Write for Session<'_> {
             self.update(sql, *no, params![Mask(*denied), Mask(*linked), Mask(*opted_in), no.0])?;
         }
         for (no, row) in &changes.subjects {
-            let sql = "INSERT INTO subject VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET marks = excluded.marks, held = excluded.held";
+            let sql = "INSERT INTO subject (no, marks, held) VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET marks = excluded.marks, held = excluded.held";
             self.run(sql, params![no.0, row.line.to_json(), row.held])?;
         }
         for (subject, identifier, holds) in &changes.holds {
@@ -636,6 +672,20 @@ impl Write for Session<'_> {
                 false => "DELETE FROM hold WHERE subject = ? AND identifier = ?",
             };
             self.run(sql, [subject.0, identifier.0])?;
+        }
+        for (party, seq) in &changes.parties {
+            let no = numbers[party];
+            let (table, row) = match party {
+                Party::Subject(SubjectNo(row)) => ("subject", row),
+                Party::Identifier(IdentifierNo(row)) => ("identifier", row),
+            };
+            if !inserted.contains(party) {
+                self.run(&format!("DELETE FROM change WHERE no = (SELECT change FROM {table} WHERE no = ?)"), [row])?;
+                if self.run(&format!("UPDATE {table} SET change = ? WHERE no = ?"), params![no, row])? != 1 {
+                    return Err(StoreError::Damaged(format!("{table} {row} has no row")));
+                }
+            }
+            self.run("INSERT INTO change VALUES (?, ?, ?)", params![no, party.code(), seq])?;
         }
         Ok(())
     }

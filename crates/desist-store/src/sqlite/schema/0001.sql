@@ -12,9 +12,10 @@ CREATE TABLE coordinator (
   entries INTEGER NOT NULL,
   subjects INTEGER NOT NULL,
   identifiers INTEGER NOT NULL,
+  changes INTEGER NOT NULL,
   frontier BLOB NOT NULL
 ) STRICT;
-INSERT INTO coordinator VALUES (1, 0, 0, 0, x'0000000000000000');
+INSERT INTO coordinator VALUES (1, 0, 0, 0, 0, x'0000000000000000');
 
 -- Hashes of the log's Merkle tree, 32 bytes each, 256 to a full tile (C2SP tlog-tiles).
 CREATE TABLE tile (
@@ -39,13 +40,14 @@ CREATE TABLE identifier (
   marks TEXT NOT NULL,
   denied INTEGER NOT NULL,
   linked INTEGER NOT NULL,
-  opted_in INTEGER NOT NULL
+  opted_in INTEGER NOT NULL,
+  change INTEGER
 ) STRICT;
 
 -- Campaign keys that may not be sold, or whose verdict does not tell: 4 is the kind, 1 the bit of `sale`.
 CREATE INDEX identifier_denied_profile ON identifier (no) WHERE kind = 4 AND ((denied | linked) & 1 <> 0 OR shared <> 0);
 
-CREATE TABLE subject (no INTEGER PRIMARY KEY, marks TEXT NOT NULL, held INTEGER NOT NULL) STRICT;
+CREATE TABLE subject (no INTEGER PRIMARY KEY, marks TEXT NOT NULL, held INTEGER NOT NULL, change INTEGER) STRICT;
 
 CREATE TABLE hold (
   subject INTEGER NOT NULL,
@@ -53,6 +55,11 @@ CREATE TABLE hold (
   PRIMARY KEY (subject, identifier)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX hold_by_identifier ON hold (identifier);
+
+-- Whom destinations may have to be told about, each once, in the order of the latest change. `party` is the number of a
+-- subject doubled, or of an identifier that nobody or too many held then, doubled and one; `seq` is the entry that changed it.
+-- The party's own row has the number too: an index on `party` would be larger.
+CREATE TABLE change (no INTEGER PRIMARY KEY, party INTEGER NOT NULL, seq INTEGER NOT NULL) STRICT;
 
 -- `id` is written as in the log.
 CREATE TABLE request (
