@@ -33,7 +33,7 @@ pub fn people(engine: &Engine, from: u32, count: u32) -> Vec<RequestId> {
 
 fn opened(engine: &Engine, published: &Published) -> Opened {
     let read = SignedCheckpoint::parse(&published.text).expect("a checkpoint");
-    read.open(engine.shared().notary.verifier(), &[]).expect("signed by the log")
+    read.open(&engine.shared().notary.verifier(), &[]).expect("signed by the log")
 }
 
 #[test]
@@ -74,13 +74,13 @@ fn every_request_has_a_receipt_that_verifies() {
             notary::receipt(read, engine.shared(), &row)
         });
         let receipt = receipt.expect("reads").expect("allowed").expect("signed");
-        let verified = receipt.verify(engine.shared().notary.verifier(), &[]).expect("good");
+        let verified = receipt.verify(&engine.shared().notary.verifier(), &[]).expect("good");
         assert_eq!(verified.trust(), Trust::SelfAttested);
         assert_eq!(verified.entry.kind, "opted_out");
         assert!(verified.evidence.is_some());
         let mut other = receipt.clone();
         other.opening.as_mut().expect("there")[40] ^= 1;
-        assert_eq!(other.verify(engine.shared().notary.verifier(), &[]).expect_err("changed").link(), "opening");
+        assert_eq!(other.verify(&engine.shared().notary.verifier(), &[]).expect_err("changed").link(), "opening");
     }
     engine.close();
 }

@@ -195,6 +195,8 @@ pub fn state(engine: &Engine) -> String {
                 desist_store::Row::Identifier(no, row, verdict) => format!("identifier {} held by {}: {verdict:?}", no.0, row.holders),
                 desist_store::Row::Subject(no, _) => format!("subject {}", no.0),
                 desist_store::Row::Hold(subject, no) => format!("hold {} {}", subject.0, no.0),
+                // Their numbers tell how commands came to be in batches.
+                desist_store::Row::Change(row) => format!("change of {:?}", row.party),
                 desist_store::Row::Request(row) => {
                     format!("request {:?} {:?} {:?} {:?}", row.kind, row.status, row.identifiers, row.unreached)
                 }

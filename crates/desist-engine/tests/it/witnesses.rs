@@ -133,7 +133,7 @@ fn every_checkpoint_and_receipt_carries_the_witnesses() {
             notary::receipt(read, engine.shared(), &row)
         });
         let receipt = receipt.expect("reads").expect("allowed").expect("signed");
-        let verified = receipt.verify(engine.shared().notary.verifier(), &keys).expect("good");
+        let verified = receipt.verify(&engine.shared().notary.verifier(), &keys).expect("good");
         let Trust::Witnessed { by } = verified.trust() else { panic!("witnessed") };
         let names: Vec<_> = by.iter().map(|(name, time)| (name.as_str(), *time as i64)).collect();
         assert_eq!(names, [("w.example/1", home.env.now()), ("w.example/2", home.env.now())]);
