@@ -226,7 +226,7 @@ fn whatever_a_witness_says_the_log_goes_on_and_only_cosignatures_count() {
         says(409, SIZE_TYPE, "-1\n"),
         says(409, SIZE_TYPE, ""),
     ];
-    world.put("w.example/1", Host::Says(Ok(says(500, "text/html", "<html>"))));
+    world.put("w.example/1", Host::Says(Ok(says(403, "text/plain", ""))));
     let engine = home.open();
     for (round, answer) in refusals.into_iter().chain(lies).enumerate() {
         let status = answer.status;
