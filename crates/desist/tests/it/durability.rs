@@ -25,7 +25,7 @@ use client::{Client, Outcome};
 use disk::{Event, Image};
 
 /// Waits until something outside this process has happened.
-fn until(what: &str, mut happened: impl FnMut() -> bool) {
+pub fn until(what: &str, mut happened: impl FnMut() -> bool) {
     let patience = Instant::now() + Duration::from_secs(20);
     while !happened() {
         assert!(Instant::now() < patience, "{what}: not within 20 seconds");

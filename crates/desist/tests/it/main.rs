@@ -18,3 +18,4 @@ mod paging;
 mod privacy;
 mod proof;
 mod tidy;
+mod witness;
