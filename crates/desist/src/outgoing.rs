@@ -37,12 +37,22 @@ fn reach(ip: IpAddr) -> Reach {
 fn reach_v4(ip: Ipv4Addr) -> Reach {
     match ip.octets() {
         // Link-local with the metadata addresses 169.254.169.254 and 169.254.170.2; multicast and the rest.
-        [169, 254, ..] | [224..=255, ..] | [0, ..] => Reach::Never,
+        [169, 254, ..]
+        | [224..=255 | 0, ..]
         // Metadata addresses within other ranges: Alibaba, Azure, Oracle.
-        [100, 100, 100, 200] | [168, 63, 129, 16] | [192, 0, 0, 192] => Reach::Never,
-        [10 | 127, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Reach::Private,
+        | [100, 100, 100, 200]
+        | [168, 63, 129, 16]
+        | [192, 0, 0, 192] => Reach::Never,
+        [10 | 127, ..]
+        | [172, 16..=31, ..]
+        | [192, 168, ..]
+        | [100, 64..=127, ..]
         // Reserved, for documents, for benchmarks.
-        [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 18..=19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => Reach::Private,
+        | [192, 0, 0 | 2, _]
+        | [192, 88, 99, _]
+        | [198, 18..=19, ..]
+        | [198, 51, 100, _]
+        | [203, 0, 113, _] => Reach::Private,
         _ => Reach::Public,
     }
 }
@@ -53,13 +63,14 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
         reach_v4(Ipv4Addr::new(a, b, c, d))
     };
     match ip.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Private,
         // Mapped, translated (NAT64, 6to4): the IPv4 address inside is the one that is reached.
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
         // Metadata addresses within a private range: Amazon, Google, Oracle, Scaleway.
-        [0xfd00, 0xec2, ..] | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254] => Reach::Never,
-        [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe] | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42] => Reach::Never,
-        [0xfc00..=0xfdff, ..] | [0x2001, 0x0..=0x1ff | 0xdb8, ..] | [0x3fff, 0x0..=0xfff, ..] => Reach::Private,
+        [0xfd00, 0xec2, ..]
+        | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+        | [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+        | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42] => Reach::Never,
+        [0, 0, 0, 0, 0, 0, 0, 1] | [0xfc00..=0xfdff, ..] | [0x2001, 0x0..=0x1ff | 0xdb8, ..] | [0x3fff, 0x0..=0xfff, ..] => Reach::Private,
         // Global unicast. Link-local, site-local, multicast, unspecified and unassigned are left, and the translation of
         // one network's own (64:ff9b:1::/48): where the IPv4 address is in it, that network alone knows.
         [0x2000..=0x3fff, ..] => Reach::Public,

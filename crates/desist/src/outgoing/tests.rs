@@ -168,7 +168,9 @@ fn an_address_is_as_far_as_its_registry_says() {
             assert_eq!(reach(ip), *expected, "{text}");
             assert_eq!((may_reach(ip, false), may_reach(ip, true)), (*expected == Reach::Public, *expected != Reach::Never), "{text}");
             if let IpAddr::V4(v4) = ip {
-                around(v4).iter().for_each(|ip| assert_eq!(reach(*ip), *expected, "{ip} with {text}"));
+                for ip in around(v4) {
+                    assert_eq!(reach(ip), *expected, "{ip} with {text}");
+                }
             }
         }
     }
@@ -273,7 +275,8 @@ fn private(url: &str) -> Outgoing {
 async fn no_way_to_write_this_machine_leads_to_it() {
     let (v4, v6) = (Bound::bind("127.0.0.1:0").unwrap(), Bound::bind("[::1]:0").unwrap());
     let (four, six) = (v4.local_addr().unwrap().port(), v6.local_addr().unwrap().port());
-    [&v4, &v6].map(|socket| socket.set_nonblocking(true).unwrap());
+    v4.set_nonblocking(true).unwrap();
+    v6.set_nonblocking(true).unwrap();
     let connected = || v4.accept().is_ok() || v6.accept().is_ok();
     let network = network();
     let hosts = [
