@@ -1,7 +1,8 @@
 //! A witness of other businesses' logs: it cosigns each as it grows, and never two histories of one (C2SP tlog-witness).
 //!
 //! Its directory holds `witness.key`, one file per log in `logs/` with the checkpoint that it cosigned last, and in
-//! `conflicts/` what a log signed that contradicts it: proof that the log has two histories.
+//! `conflicts/` what a log signed that contradicts it, another root of the same size: proof of two histories. One of
+//! another size is refused unless it is proved to be a continuation, but nothing follows from it alone.
 
 use std::collections::HashMap;
 use std::fs::{File, TryLockError};
@@ -151,8 +152,11 @@ impl Witness {
         let mut cosigned = self.cosigned.lock().unwrap_or_else(PoisonError::into_inner);
         let origin = request.checkpoint.unverified().origin().to_owned();
         if let Err(refused) = request.check(&self.logs, cosigned.get(&origin).map(SignedCheckpoint::unverified)) {
-            if matches!(refused, Refused::OtherRoot(_) | Refused::Proof) {
-                self.keep_conflict(&origin, body, &request);
+            match refused {
+                Refused::OtherRoot(_) => self.keep_conflict(&origin, body, &request),
+                // Anybody can send a checkpoint that the log signed with a proof that is none: it says nothing of the log.
+                Refused::Proof => tracing::warn!(origin, "a checkpoint came without a proof that the log grew to it"),
+                _ => {}
             }
             return Err(refused.into());
         }
@@ -170,7 +174,7 @@ impl Witness {
         Ok(line)
     }
 
-    /// A log signed what contradicts its past. That is worth keeping, whatever it does next.
+    /// A log signed two roots of one size. That is worth keeping, whatever it does next.
     fn keep_conflict(&self, origin: &str, body: &str, request: &AddCheckpoint) {
         let dir = self.dir.join(CONFLICTS);
         let name = format!("{}-{}", file_name(origin), hex(&request.checkpoint.unverified().root()[..8]));
@@ -231,5 +235,9 @@ fn file_name(origin: &str) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").expect("a String takes all writes");
+        text
+    })
 }

@@ -5,11 +5,12 @@
 
 use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::{Arc, OnceLock};
 
 use desist_engine::env::{Answer, Done, Outbound, Outgoing, SendError};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Method, Url};
+use reqwest::{Client, ClientBuilder, Method, Url};
 use tokio::runtime::Handle;
 
 use crate::limits::{OUTGOING_CONNECT_TIMEOUT, OUTGOING_IDLE_PER_HOST_MAX};
@@ -35,11 +36,23 @@ fn reach(ip: IpAddr) -> Reach {
 
 fn reach_v4(ip: Ipv4Addr) -> Reach {
     match ip.octets() {
-        // Link-local with the metadata addresses 169.254.169.254 and 169.254.170.2; one more cloud's; multicast and the rest.
-        [169, 254, ..] | [100, 100, 100, 200] | [224..=255, ..] | [0, ..] => Reach::Never,
-        [10 | 127, ..] | [172, 16..=31, ..] | [192, 168, ..] | [100, 64..=127, ..] => Reach::Private,
+        // Link-local with the metadata addresses 169.254.169.254 and 169.254.170.2; multicast and the rest.
+        [169, 254, ..]
+        | [224..=255 | 0, ..]
+        // Metadata addresses within other ranges: Alibaba, Azure, Oracle.
+        | [100, 100, 100, 200]
+        | [168, 63, 129, 16]
+        | [192, 0, 0, 192] => Reach::Never,
+        [10 | 127, ..]
+        | [172, 16..=31, ..]
+        | [192, 168, ..]
+        | [100, 64..=127, ..]
         // Reserved, for documents, for benchmarks.
-        [192, 0, 0 | 2, _] | [192, 88, 99, _] | [198, 18..=19, ..] | [198, 51, 100, _] | [203, 0, 113, _] => Reach::Private,
+        | [192, 0, 0 | 2, _]
+        | [192, 88, 99, _]
+        | [198, 18..=19, ..]
+        | [198, 51, 100, _]
+        | [203, 0, 113, _] => Reach::Private,
         _ => Reach::Public,
     }
 }
@@ -50,13 +63,16 @@ fn reach_v6(ip: Ipv6Addr) -> Reach {
         reach_v4(Ipv4Addr::new(a, b, c, d))
     };
     match ip.segments() {
-        [0, 0, 0, 0, 0, 0, 0, 1] => Reach::Private,
         // Mapped, translated (NAT64, 6to4): the IPv4 address inside is the one that is reached.
         [0, 0, 0, 0, 0, 0xffff, high, low] | [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => embedded(high, low),
-        // A metadata address within a private range.
-        [0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254] => Reach::Never,
-        [0xfc00..=0xfdff, ..] | [0x64, 0xff9b, 1, ..] | [0x2001, 0x0..=0x1ff | 0xdb8, ..] => Reach::Private,
-        // Global unicast; link-local, site-local, multicast, unspecified and unassigned are left.
+        // Metadata addresses within a private range: Amazon, Google, Oracle, Scaleway.
+        [0xfd00, 0xec2, ..]
+        | [0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254]
+        | [0xfd00, 0xc1, 0, 0, 0, 0, 0xa9fe, 0xa9fe]
+        | [0xfd00, 0x42, 0, 0, 0, 0, 0, 0x42] => Reach::Never,
+        [0, 0, 0, 0, 0, 0, 0, 1] | [0xfc00..=0xfdff, ..] | [0x2001, 0x0..=0x1ff | 0xdb8, ..] | [0x3fff, 0x0..=0xfff, ..] => Reach::Private,
+        // Global unicast. Link-local, site-local, multicast, unspecified and unassigned are left, and the translation of
+        // one network's own (64:ff9b:1::/48): where the IPv4 address is in it, that network alone knows.
         [0x2000..=0x3fff, ..] => Reach::Public,
         _ => Reach::Never,
     }
@@ -85,19 +101,52 @@ struct Guard {
 impl Resolve for Guard {
     fn resolve(&self, name: Name) -> Resolving {
         let allow_private = self.allow_private;
-        Box::pin(async move {
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
-            let allowed: Vec<_> = found.into_iter().filter(|address| may_reach(address.ip(), allow_private)).collect();
-            if allowed.is_empty() { Err(NotAllowed.into()) } else { Ok(Box::new(allowed.into_iter()) as Addrs) }
-        })
+        Box::pin(async move { Ok(permitted(tokio::net::lookup_host((name.as_str(), 0)).await?, allow_private)?) })
     }
+}
+
+/// Of the addresses of a name those that may be reached.
+fn permitted(found: impl IntoIterator<Item = SocketAddr>, allow_private: bool) -> Result<Addrs, NotAllowed> {
+    let allowed: Vec<_> = found.into_iter().filter(|address| may_reach(address.ip(), allow_private)).collect();
+    if allowed.is_empty() { Err(NotAllowed) } else { Ok(Box::new(allowed.into_iter())) }
 }
 
 /// The real network.
 pub struct Network {
-    public: Client,
-    private: Client,
+    clients: Arc<Clients>,
     runtime: Handle,
+}
+
+/// One client for each way to ask, so that no connection is shared between them.
+struct Clients {
+    plain: Client,
+    // Made when they are needed: that takes the machine's certificates, and a machine without any has work to do all the same.
+    private: OnceLock<Client>,
+    public: OnceLock<Client>,
+}
+
+impl Clients {
+    fn get(&self, url: &Url, allow_private: bool) -> Result<Client, reqwest::Error> {
+        let kept = match (url.scheme(), allow_private) {
+            ("http", _) => return Ok(self.plain.clone()),
+            (_, true) => &self.private,
+            (_, false) => &self.public,
+        };
+        match kept.get() {
+            Some(client) => Ok(client.clone()),
+            None => builder(allow_private).build().map(|client| kept.get_or_init(|| client).clone()),
+        }
+    }
+}
+
+fn builder(allow_private: bool) -> ClientBuilder {
+    Client::builder()
+        .dns_resolver(Arc::new(Guard { allow_private }))
+        .redirect(Policy::none())
+        .no_proxy()
+        .connect_timeout(OUTGOING_CONNECT_TIMEOUT)
+        .pool_max_idle_per_host(OUTGOING_IDLE_PER_HOST_MAX)
+        .user_agent(concat!("desist/", env!("CARGO_PKG_VERSION")))
 }
 
 impl Network {
@@ -105,31 +154,41 @@ impl Network {
     pub fn new(runtime: Handle) -> Result<Self, reqwest::Error> {
         // Somebody may have chosen already; it is the same one.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let client = |allow_private| {
-            Client::builder()
-                .dns_resolver(std::sync::Arc::new(Guard { allow_private }))
-                .redirect(Policy::none())
-                .no_proxy()
-                .connect_timeout(OUTGOING_CONNECT_TIMEOUT)
-                .pool_max_idle_per_host(OUTGOING_IDLE_PER_HOST_MAX)
-                .user_agent(concat!("desist/", env!("CARGO_PKG_VERSION")))
-                .build()
-        };
-        Ok(Self { public: client(false)?, private: client(true)?, runtime })
+        // It trusts no certificate, so it needs none. Only who may use private addresses may use plain HTTP.
+        let plain = builder(true).tls_certs_only([]).build()?;
+        Ok(Self { clients: Arc::new(Clients { plain, private: OnceLock::new(), public: OnceLock::new() }), runtime })
     }
 }
 
 impl Outbound for Network {
     fn send(&self, request: Outgoing, done: Done) {
-        let client = if request.allow_private { self.private.clone() } else { self.public.clone() };
-        self.runtime.spawn(async move { done(exchange(client, request).await) });
+        let (clients, tell) = (Arc::clone(&self.clients), Tell(Some(done)));
+        self.runtime.spawn(async move { tell.now(exchange(&clients, request).await) });
     }
 }
 
-async fn exchange(client: Client, request: Outgoing) -> Result<Answer, SendError> {
+/// Calls `done` once, also if the runtime ends before the exchange does.
+struct Tell(Option<Done>);
+
+impl Tell {
+    fn now(mut self, answer: Result<Answer, SendError>) {
+        self.0.take().expect("it is called once")(answer);
+    }
+}
+
+impl Drop for Tell {
+    fn drop(&mut self) {
+        if let Some(done) = self.0.take() {
+            done(Err(SendError::NoAnswer("the exchange was given up".to_owned())));
+        }
+    }
+}
+
+async fn exchange(clients: &Clients, request: Outgoing) -> Result<Answer, SendError> {
     let url = Url::parse(&request.url).map_err(|_| SendError::Forbidden("not a URL"))?;
     allowed(&url, request.allow_private).map_err(SendError::Forbidden)?;
     let method = Method::from_bytes(request.method.as_bytes()).map_err(|_| SendError::Forbidden("not a method"))?;
+    let client = clients.get(&url, request.allow_private).map_err(failed)?;
     let mut outgoing = client.request(method, url).timeout(request.timeout).body(request.body);
     for (name, value) in &request.headers {
         outgoing = outgoing.header(name, value);
@@ -174,9 +233,10 @@ fn failed(error: reqwest::Error) -> SendError {
         (last, cause) = (inner, inner.source());
     }
     let why = if error.is_timeout() { "the time was up".to_owned() } else { last.to_string() };
+    let not_http = last.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse);
     if error.is_builder() || error.is_connect() {
         SendError::NotSent(why)
-    } else if error.is_body() || error.is_decode() {
+    } else if not_http || (!error.is_timeout() && (error.is_body() || error.is_decode())) {
         SendError::Unreadable(why)
     } else {
         SendError::NoAnswer(why)

@@ -19,3 +19,4 @@ mod privacy;
 mod proof;
 mod signing;
 mod tidy;
+mod witness;

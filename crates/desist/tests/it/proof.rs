@@ -15,19 +15,19 @@ use crate::browser::Browser;
 use crate::support::{Answer, DESIST, Server, send};
 
 /// Opts somebody out and returns the receipt code.
-fn opted_out(server: &Server, email: &str) -> String {
+pub fn opted_out(server: &Server, email: &str) -> String {
     let body = json!({ "kind": "opt_out", "channel": "form", "identifiers": [{ "kind": "email", "value": email }] });
     let answer = server.post("/v1/requests", &body);
     assert_eq!(answer.status, 201, "{}", answer.text);
     answer.json()["receipt_code"].as_str().unwrap().to_owned()
 }
 
-fn public(server: &Server, path: &str) -> Answer {
+pub fn public(server: &Server, path: &str) -> Answer {
     send("GET", &format!("{}{path}", server.public), b"", &[])
 }
 
 /// The receipt file, which the notary promises within a second.
-fn receipt(server: &Server, code: &str) -> String {
+pub fn receipt(server: &Server, code: &str) -> String {
     let patience = Instant::now() + Duration::from_secs(20);
     loop {
         let answer = public(server, &format!("/receipt/{code}?format=json"));
@@ -41,7 +41,7 @@ fn receipt(server: &Server, code: &str) -> String {
     }
 }
 
-fn verify(directory: &Path, arguments: &[&str]) -> Output {
+pub fn verify(directory: &Path, arguments: &[&str]) -> Output {
     Command::new(DESIST).arg("verify").args(arguments).current_dir(directory).output().unwrap()
 }
 
