@@ -653,3 +653,19 @@ fn a_witness_that_cannot_start_says_what_to_do() {
     let mode = |name: &str| std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path(name)).unwrap().permissions()) & 0o777;
     assert_eq!((mode("w1"), mode("w1/witness.key")), (0o700, 0o600));
 }
+
+/// Everybody can read a log's checkpoints, and can send one with a proof that is none.
+#[test]
+fn a_stranger_cannot_convict_a_log() {
+    let place = tempfile::tempdir().unwrap();
+    let log = Signer::new("log.example/1", Algorithm::Ed25519, &[1; 32]).unwrap();
+    let memory = place.path().join("w1");
+    let watching = Watching::start(&memory, &log.verifier().to_string(), &["--name", "witness.example/w1", "--listen", "127.0.0.1:0"]);
+    let (address, history) = (watching.address(), History::new(20, 20, 0));
+    assert_eq!(post(&address, &history.request(&log, 0, 5).to_string()).unwrap().0, 200);
+    let unproved = AddCheckpoint { proof: Vec::new(), ..history.request(&log, 5, 9) };
+    assert_eq!(post(&address, &unproved.to_string()).unwrap().0, 422);
+    let (code, _, read) = witness_status(&memory);
+    assert_eq!((code, read), (Some(0), "witness witness.example/w1\n  log.example/1  cosigned 5 entries\n".to_owned()));
+    assert_eq!(post(&address, &history.request(&log, 5, 9).to_string()).unwrap().0, 200);
+}
