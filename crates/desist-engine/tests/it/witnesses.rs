@@ -285,7 +285,11 @@ fn a_log_that_its_operator_rewrote_is_caught_by_a_witness_and_by_two_receipts() 
     until("the alarm", || rewritten.alarms().iter().any(|(kind, _)| *kind == AlarmKind::WitnessLost));
     assert!(!signed(&rewritten).checkpoint.is_cosigned_by(witness.verifier()), "the witness does not lend its name");
     let (_, logs) = watched(&witnesses[0].0.path().join("w")).expect("reads");
-    assert_eq!((logs[0].size, logs[0].conflicts), (honest.size(), 0), "it remembers the honest log, and only two roots of one size convict");
+    assert_eq!(
+        (logs[0].size, logs[0].conflicts),
+        (honest.size(), 0),
+        "it remembers the honest log, and only two roots of one size convict"
+    );
     // Two holders of receipts, one of each history, compare what the log signed.
     let key = rewritten.shared().notary.verifier().clone();
     let (ours, theirs) = (honest.checkpoint.open(&key, &[]).expect("signed"), forged.checkpoint.open(&key, &[]).expect("signed"));
