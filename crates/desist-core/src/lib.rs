@@ -10,6 +10,7 @@ pub mod decision;
 pub mod fact;
 pub mod graph;
 pub mod identifier;
+pub mod lane;
 pub mod limits;
 pub mod lookup;
 pub mod mark;
