@@ -398,6 +398,8 @@ impl Lane {
                 if let Some(breaker) = &mut self.breaker {
                     breaker.until_ms = now.mono_ms;
                 }
+                let groups = std::mem::take(&mut self.groups);
+                self.groups = groups.into_iter().map(|((_, number), group)| ((now.mono_ms, number), group)).collect();
             }
             Input::Replay(which) => out.push(Action::Replayed(self.replay(now, which))),
         }
@@ -483,11 +485,9 @@ impl Lane {
             self.add(now, Work { kind: Kind::Fresh, place: Place::Ready, change, attempts: 0, sent: false, again: false });
             return;
         };
-        if let Some(entry) = self.entries.get_mut(&work.change.seq)
-            && work.change.seq != change.seq
-        {
+        if work.change.seq != change.seq {
             // The later change stands for this one.
-            *entry = None;
+            self.close(work.change.seq);
         }
         if !matches!(work.kind, Kind::Patrol(_)) {
             keep_earlier(&mut change, work.change.since_unix_ms, work.change.due_unix_ms);
@@ -505,6 +505,14 @@ impl Lane {
                 self.unqueue(target);
                 self.add(now, Work { kind: Kind::Fresh, place: Place::Ready, change, attempts: 0, sent: false, again: false });
             }
+        }
+    }
+
+    /// The change is resolved, or another one stands for it.
+    fn close(&mut self, seq: u64) {
+        if let Some(entry) = self.entries.get_mut(&seq) {
+            *entry = None;
+            self.dirty.head = true;
         }
     }
 

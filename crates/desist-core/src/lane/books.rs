@@ -67,6 +67,8 @@ pub enum Reason {
     Job(u16),
     /// Its job did not end in time.
     GaveUp,
+    /// A job about an earlier state ended after it was sent, and may have undone it.
+    Undone,
     /// A patrol found another state there than was sent.
     Drift,
 }

@@ -66,6 +66,7 @@ impl Lane {
     }
 
     pub(super) fn split(&mut self, now: Now, mut group: Group) {
+        group.tries = 0;
         let other = group.targets.split_off(group.targets.len() / 2);
         let other = Group { targets: other, ..group.clone() };
         for half in [group, other] {

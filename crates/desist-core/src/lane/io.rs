@@ -253,6 +253,8 @@ pub enum Action {
         call: Call,
         /// The destination's name for the job.
         handle: String,
+        /// Start before this time of the monotonic clock or not at all, in milliseconds.
+        start_before_ms: u64,
     },
     /// Make the cheapest call that shows whether the destination works.
     Probe {

@@ -7,9 +7,7 @@ impl Lane {
     /// The target's present state is where it belongs, as far as `level` (`None`: nothing had to be sent).
     pub(super) fn resolve(&mut self, now: Now, target: Target, level: Option<Level>) {
         let Some(work) = self.finish(now, target) else { return };
-        if let Some(entry) = self.entries.get_mut(&work.change.seq) {
-            *entry = None;
-        }
+        self.close(work.change.seq);
         self.unpark(target);
         if let Some(level) = level {
             self.last_success_unix_ms = Some(now.unix_ms);
@@ -77,9 +75,33 @@ impl Lane {
             sent: sent || work.sent,
             drift: reason == Reason::Drift || before.is_some_and(|before| before.drift),
         };
-        if let Some(entry) = self.entries.get_mut(&seq) {
-            *entry = None;
+        self.close(seq);
+        self.books.parked.insert(target, parked);
+        self.dirty.parked.insert(target);
+        self.index_parked(now, target);
+    }
+
+    /// Says it again, also if this life ends before: the end of a job is nowhere else in the books.
+    pub(super) fn park_again(&mut self, now: Now, target: Target) {
+        let is_behind_cursor = |work: &Work| self.entries.get(&work.change.seq).is_some_and(Option::is_some);
+        let is_kept = self.books.parked.contains_key(&target) || self.work.get(&target).is_some_and(is_behind_cursor);
+        if is_kept || self.pending.contains_key(&target) {
+            return;
         }
+        if !self.has_room(target, false) {
+            return self.certain(now, target, true);
+        }
+        let parked = Parked {
+            seq: 0,
+            since_unix_ms: now.unix_ms,
+            due_unix_ms: now.unix_ms,
+            rank: 0,
+            attempts: 0,
+            reason: Reason::Undone,
+            retry_unix_ms: Some(now.unix_ms),
+            sent: false,
+            drift: false,
+        };
         self.books.parked.insert(target, parked);
         self.dirty.parked.insert(target);
         self.index_parked(now, target);

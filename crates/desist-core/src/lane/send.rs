@@ -46,7 +46,7 @@ impl Lane {
                     self.depart(now, &flight);
                     Action::Check { call, targets: flight.targets.clone(), start_before_ms }
                 }
-                Errand::Poll(number) => Action::Poll { call, handle: self.books.jobs[&number].handle.clone() },
+                Errand::Poll(number) => Action::Poll { call, handle: self.books.jobs[&number].handle.clone(), start_before_ms },
                 Errand::Probe => Action::Probe { call, start_before_ms },
             });
             self.calls.insert(call, flight);
@@ -395,11 +395,9 @@ impl Lane {
                     report => self.told(now, target, Level::Accepted, Some(&report)),
                 }
             } else if is_superseded {
-                // It may have undone what was sent since, whatever that had reached.
-                self.reached(target, Level::Accepted.min(self.books.head.floor));
-                if !self.doubts.contains_key(&target) {
-                    self.certain(now, target, true);
-                }
+                // It may have undone what was sent since.
+                self.supersede(target);
+                self.park_again(now, target);
             }
         }
     }

@@ -147,6 +147,7 @@ pub struct World {
     lied: bool,
     stale: BTreeMap<Target, u64>,
     caught_up: u64,
+    freezing: bool,
     pub alarms: BTreeSet<Alarm>,
     pub seen: BTreeSet<&'static str>,
     /// Everything the lane asked for.
@@ -154,7 +155,6 @@ pub struct World {
     pub digest: u64,
     /// Prints all that happens.
     pub trace: bool,
-    pub delivered_at: BTreeMap<Target, u64>,
 }
 
 impl World {
@@ -219,12 +219,12 @@ impl World {
             lied: false,
             stale: BTreeMap::new(),
             caught_up: 0,
+            freezing: false,
             alarms: BTreeSet::new(),
             seen: BTreeSet::new(),
             actions: 0,
             digest: 0,
             trace: false,
-            delivered_at: BTreeMap::new(),
             rng,
         };
         world.begin();
@@ -252,7 +252,7 @@ impl World {
             }
         }
         self.at(0, Event::Weather);
-        for (event, most) in [(0, 8), (1, 4), (2, 6), (3, 4)] {
+        for (event, most) in [(0, 8), (1, 6), (2, 6), (3, 4)] {
             for _ in 0..self.rng.below(most) {
                 let at = self.rng.below(HEAL);
                 let event = match event {
@@ -273,7 +273,7 @@ impl World {
     }
 
     fn soon(&mut self, event: Event) {
-        let delay = self.rng.of(&[0, 1, 5, 20, 50]);
+        let delay = if self.rng.one_in(20) { 2_000 } else { self.rng.of(&[0, 1, 5, 20, 50]) };
         self.at(self.now + delay, event);
     }
 
@@ -292,6 +292,11 @@ impl World {
         }
         self.now = until;
         Ok(())
+    }
+
+    /// What is stored.
+    pub fn store(&self) -> &Saved {
+        &self.store
     }
 
     /// The whole story, with its end.
@@ -354,16 +359,8 @@ impl World {
                 }
             }
             Event::Freeze => {
-                if let Some(node) = self.nodes.last_mut() {
-                    self.seen.insert("freeze");
-                    node.frozen = self.now + self.rng.of(&[2_000, 9_000, 14_000, 40_000]);
-                    if !self.fast {
-                        // Another node looks after the lease.
-                        for wait in [5_000, 12_000, 16_000, 25_000] {
-                            self.at(self.now + wait, Event::Lead);
-                        }
-                    }
-                }
+                // Often just when it is about to do something.
+                if self.rng.one_in(3) { self.freeze() } else { self.freezing = true }
             }
             Event::Weather => {
                 if self.now < HEAL {
@@ -510,6 +507,18 @@ impl World {
         self.give(life, Input::Lease { epoch, until_mono_ms })
     }
 
+    fn freeze(&mut self) {
+        let Some(node) = self.nodes.last_mut() else { return };
+        self.seen.insert("freeze");
+        node.frozen = self.now + self.rng.of(&[2_000, 9_000, 14_000, 40_000]);
+        if !self.fast {
+            // Another node looks after the lease.
+            for wait in [5_000, 12_000, 16_000, 25_000] {
+                self.at(self.now + wait, Event::Lead);
+            }
+        }
+    }
+
     /// What a driver had under way when it died: nobody hears how it ends.
     fn orphan(&mut self, life: u64) {
         // A machine that was frozen comes back by itself only after its lease, a process that was killed at once.
@@ -545,6 +554,10 @@ impl World {
         }
         if self.config.patrols.is_empty() || self.rng.one_in(8) {
             self.bounds(index)?;
+        }
+        if self.freezing && out.iter().any(|action| matches!(action, Action::Save(_) | Action::Send { .. })) {
+            self.freezing = false;
+            self.freeze();
         }
         for action in out {
             self.actions += 1;
@@ -594,7 +607,10 @@ impl World {
             }
             Action::Send { call, targets, start_before_ms } => self.send(life, call, &targets, start_before_ms)?,
             Action::Check { call, targets, start_before_ms } => self.check(life, call, &targets, start_before_ms),
-            Action::Poll { call, handle } => self.poll(life, call, &handle),
+            Action::Poll { call, start_before_ms, .. } | Action::Probe { call, start_before_ms } if self.now >= start_before_ms => {
+                self.not_sent(life, call);
+            }
+            Action::Poll { call, handle, .. } => self.poll(life, call, &handle),
             Action::Probe { call, .. } => {
                 self.seen.insert("probe");
                 let outcome = self.refusal().unwrap_or(Outcome::Ok(Level::Accepted));
@@ -648,6 +664,11 @@ impl World {
         self.starts.push(self.now);
         let input = Input::Ended { call, started_ms: Some(self.now), outcome, reports };
         self.at(self.now + after, Event::Give(life, input));
+    }
+
+    fn not_sent(&mut self, life: u64, call: Call) {
+        let input = Input::Ended { call, started_ms: None, outcome: Outcome::NotSent, reports: Vec::new() };
+        self.soon(Event::Give(life, input));
     }
 
     fn send(&mut self, life: u64, call: Call, targets: &[Sending], start_before_ms: u64) -> Result<(), String> {
@@ -801,7 +822,6 @@ impl World {
             };
             reports.extend(report.map(|report| (*target, report)));
             self.say(*target, level, *version);
-            self.delivered_at.entry(*target).or_insert(self.now + after);
         }
         self.end(life, call, Outcome::Ok(level), reports, after);
     }
@@ -877,8 +897,7 @@ impl World {
 
     fn check(&mut self, life: u64, call: Call, targets: &[Target], start_before_ms: u64) {
         if self.now >= start_before_ms {
-            let input = Input::Ended { call, started_ms: None, outcome: Outcome::NotSent, reports: Vec::new() };
-            return self.soon(Event::Give(life, input));
+            return self.not_sent(life, call);
         }
         if let Some(outcome) = self.refusal() {
             return self.end(life, call, outcome, Vec::new(), 30);
