@@ -96,6 +96,7 @@ enum Event {
     Truth,
     Renew(u64),
     Lead,
+    Watch,
     Crash,
     Freeze,
     Weather,
@@ -240,7 +241,7 @@ impl World {
             let at = self.people.below(HEAL);
             self.at(at, Event::Truth);
         }
-        self.at(0, Event::Lead);
+        self.at(0, Event::Watch);
         self.at(HEAL, Event::Heal);
         if !self.is_hostile {
             return;
@@ -348,6 +349,10 @@ impl World {
             }
             Event::Renew(life) => self.renew(life)?,
             Event::Lead => self.lead()?,
+            Event::Watch => {
+                self.at(self.now + MINUTE, Event::Watch);
+                self.lead()?;
+            }
             Event::Crash => {
                 if !self.nodes.is_empty() {
                     self.seen.insert("crash");
