@@ -57,7 +57,7 @@ fn random_worlds_get_every_message_in_the_end() {
 
 #[test]
 fn the_worlds_reach_what_they_are_meant_to_reach() {
-    let seen: BTreeSet<_> = (1..=150).flat_map(|seed| tell(seed).map(|world| world.seen).unwrap_or_default()).collect();
+    let seen: BTreeSet<_> = (1..=400).flat_map(|seed| tell(seed).map(|world| world.seen).unwrap_or_default()).collect();
     let meant = [
         "ambiguous",
         "crash",

@@ -77,6 +77,8 @@ struct Request {
     ended: Option<u64>,
     /// When nothing of it can take effect any more, as far as the driver can know.
     clear: Option<u64>,
+    /// Its process was killed, so its connection is no more.
+    cut: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -92,8 +94,9 @@ enum Event {
     Act(u64, Action),
     Give(u64, Input),
     Wake(u64),
-    Arrive(Vec<(Target, u64, bool)>),
+    Arrive(usize, Vec<(Target, u64, bool)>),
     Truth,
+    Regret(u64),
     Renew(u64),
     Lead,
     Watch,
@@ -340,9 +343,18 @@ impl World {
                     self.give(life, Input::Tick)?;
                 }
             }
-            Event::Arrive(items) => self.arrive(&items),
-            Event::Truth => {
-                self.somebody_acts();
+            Event::Arrive(request, items) => {
+                let request = &self.requests[request];
+                if !(request.cut && self.now > request.sent + TIMEOUT) {
+                    self.arrive(&items);
+                }
+            }
+            Event::Truth | Event::Regret(_) => {
+                if let Event::Regret(target) = event {
+                    self.somebody_denies(target, true);
+                } else {
+                    self.somebody_acts();
+                }
                 for life in self.nodes.iter().map(|node| node.life).collect::<Vec<_>>() {
                     self.soon(Event::Give(life, Input::Changed));
                 }
@@ -440,10 +452,20 @@ impl World {
     fn somebody_acts(&mut self) {
         let count = self.truths.len() as u64;
         let target = self.people.below(count);
+        let deny = !self.people.one_in(3);
+        self.somebody_denies(target, deny);
+        if !deny && self.now > 0 && self.now + 12_000 < HEAL && !self.people.one_in(3) {
+            // Not what they wanted.
+            let soon = self.now + self.people.below(12_000);
+            self.at(soon, Event::Regret(target));
+        }
+    }
+
+    fn somebody_denies(&mut self, target: u64, deny: bool) {
         self.seq += 1 + self.people.below(3);
         let truth = &mut self.truths[target as usize];
         let was_told = truth.need == Need::Message;
-        truth.deny = !self.people.one_in(3);
+        truth.deny = deny;
         truth.seq = self.seq;
         truth.need = match self.people.below(12) {
             0 => Need::Unreachable,
@@ -529,6 +551,7 @@ impl World {
         // A machine that was frozen comes back by itself only after its lease, a process that was killed at once.
         let rest = if self.fast { TIMEOUT } else { 2 * TIMEOUT };
         for request in self.requests.iter_mut().filter(|one| one.life == life && one.ended.is_none_or(|ended| ended > self.now)) {
+            request.cut = self.fast;
             request.ended = Some(request.sent + TIMEOUT);
             request.clear = request.clear.map(|clear| clear.min(request.sent + rest));
         }
@@ -703,7 +726,7 @@ impl World {
         }
         self.before_sending(life, &items)?;
         let request = self.requests.len();
-        self.requests.push(Request { life, sent: self.now, ended: None, clear: None });
+        self.requests.push(Request { life, sent: self.now, ended: None, clear: None, cut: false });
         for (target, version, _) in &items {
             self.open.entry(*target).or_default().insert(request);
             let sent = self.sent.entry(*target).or_default();
@@ -753,10 +776,9 @@ impl World {
             self.seen.insert("ambiguous");
             // Lost, in time, or as late as nobody expects any more: with a patrol even later.
             let late = if self.config.patrols.is_empty() && !self.versioned { 2 * TIMEOUT } else { 4 * TIMEOUT };
-            let late = if self.fast { TIMEOUT } else { late };
             if !self.rng.one_in(3) {
                 let delay = self.rng.below(late);
-                self.at(self.now + delay, Event::Arrive(items));
+                self.at(self.now + delay, Event::Arrive(request, items));
             }
             self.starts.push(self.now);
             let outcome = Outcome::Failed { failure: Failure::Ambiguous, retry_after_ms: None };
@@ -770,7 +792,7 @@ impl World {
         if let Some(outcome) = refused.or(error) {
             if self.rng.one_in(3) && outcome != (Outcome::Failed { failure: Failure::Connect, retry_after_ms: None }) {
                 // It failed after it had done it.
-                self.at(self.now + 1, Event::Arrive(items));
+                self.at(self.now + 1, Event::Arrive(request, items));
             }
             self.over(request, after, after);
             return self.end(life, call, outcome, reports, after);
@@ -807,9 +829,9 @@ impl World {
         }
         let at = self.now + self.rng.below(after);
         if self.rng.one_in(8) {
-            self.at(self.now + after, Event::Arrive(does.clone()));
+            self.at(self.now + after, Event::Arrive(request, does.clone()));
         }
-        self.at(at, Event::Arrive(does));
+        self.at(at, Event::Arrive(request, does));
         self.over(request, after, after);
         let level = self.config.floor;
         if !bad.is_empty() && matches!(self.dialect, Dialect::Count | Dialect::Status) {
@@ -864,7 +886,7 @@ impl World {
         self.requests[request].ended = Some(self.now + after);
         let fails = self.now < HEAL && self.rng.one_in(6);
         if done < END && !fails {
-            self.at(done, Event::Arrive(does));
+            self.at(done, Event::Arrive(request, does));
         }
         self.jobs.insert(handle.clone(), WorldJob { items: items.to_vec(), done, request, fails, bad });
         self.end(life, call, Outcome::Job(handle), reports, after);
