@@ -3,5 +3,6 @@
 mod decide;
 mod golden;
 mod identity;
+mod lanes;
 mod model;
 mod world;
