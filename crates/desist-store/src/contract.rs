@@ -2,8 +2,10 @@
 //!
 //! Written against the traits alone. Seeds are fixed; `DESIST_SCALE` multiplies how much is tried.
 
+mod lanes;
 mod lists;
 
+pub use lanes::lanes_keep_their_books_and_one_lease;
 pub use lists::{
     denied_keys_are_listed_with_all_who_hold_them, lists_do_what_the_model_does, prefixes_end_where_they_should,
     subscriptions_and_privacy_requests_are_checked, times_are_listed_both_ways,
@@ -57,7 +59,7 @@ macro_rules! contract {
             shredded_data_is_gone backups_are_stores_of_one_moment one_process_at_a_time newer_schemas_are_refused
             random_commands_do_what_the_model_does failures_leave_before_or_after
             lists_do_what_the_model_does prefixes_end_where_they_should times_are_listed_both_ways denied_keys_are_listed_with_all_who_hold_them
-            subscriptions_and_privacy_requests_are_checked
+            subscriptions_and_privacy_requests_are_checked lanes_keep_their_books_and_one_lease
         }
     };
     ($make:path => $($name:ident)*) => {

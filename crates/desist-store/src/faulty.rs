@@ -6,6 +6,7 @@ use desist_core::decision::Verdict;
 use desist_core::fact::{IdRef, RequestId};
 use desist_core::graph::{Changes, IdentifierRow, Party, Records, SubjectRow};
 use desist_core::identifier::Kind;
+use desist_core::lane::{Delta, News, Saved};
 use desist_core::lookup::LookupKey;
 use desist_core::mark::{IdentifierNo, SubjectNo};
 use desist_core::purpose::Model;
@@ -106,6 +107,8 @@ impl Read for FaultyWrite<'_> {
         fn tile(&mut self, level: u8, no: u64) -> Option<Vec<u8>>;
         fn each_verdict(&mut self, each: &mut dyn FnMut(LookupKey, Kind, Verdict)) -> ();
         fn verdict_of(&mut self, no: IdentifierNo) -> Option<(LookupKey, Kind, Verdict)>;
+        fn destinations(&mut self) -> Vec<(u32, String)>;
+        fn lane(&mut self, destination: u32) -> Option<(u64, Saved)>;
         fn purposes(&mut self) -> Vec<(u32, String, Model)>;
         fn keys(&mut self) -> Vec<KeyRow>;
         fn request(&mut self, id: RequestId) -> Option<RequestRow>;
@@ -141,6 +144,9 @@ impl Write for FaultyWrite<'_> {
         fn put_tile(&mut self, level: u8, no: u64, hashes: &[u8]) -> ();
         fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes, first_change: u64) -> ();
         fn put_meta(&mut self, name: &str, value: &[u8]) -> ();
+        fn put_destination(&mut self, no: u32, id: &str) -> ();
+        fn claim_lane(&mut self, destination: u32) -> u64;
+        fn save_lane(&mut self, destination: u32, delta: &Delta) -> Option<Vec<News>>;
         fn put_purpose(&mut self, bit: u32, name: &str, model: Model) -> ();
         fn put_key(&mut self, key: &KeyRow) -> ();
         fn put_request(&mut self, request: &RequestRow) -> ();

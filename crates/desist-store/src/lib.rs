@@ -12,6 +12,7 @@ use desist_core::decision::Verdict;
 use desist_core::fact::{Channel, Entry, Fact, IdRef, RequestId, RequestKind, Role};
 use desist_core::graph::{Changes, Party, Records};
 use desist_core::identifier::Kind;
+use desist_core::lane::{Delta, News, Saved};
 use desist_core::limits::HOLDERS_MAX;
 use desist_core::lookup::LookupKey;
 use desist_core::mark::{IdentifierNo, SubjectNo};
@@ -334,6 +335,10 @@ pub trait Read: Records<Error = StoreError> {
     fn each_verdict(&mut self, each: &mut dyn FnMut(LookupKey, Kind, Verdict)) -> Result<(), StoreError>;
     /// The stored key, kind and verdict of an identifier.
     fn verdict_of(&mut self, no: IdentifierNo) -> Result<Option<(LookupKey, Kind, Verdict)>, StoreError>;
+    /// Every destination that was ever declared: number and id.
+    fn destinations(&mut self) -> Result<Vec<(u32, String)>, StoreError>;
+    /// The books of a destination's lane, and the number of its last lease; none before the first.
+    fn lane(&mut self, destination: u32) -> Result<Option<(u64, Saved)>, StoreError>;
     /// The declared purposes: bit, name, model.
     fn purposes(&mut self) -> Result<Vec<(u32, String, Model)>, StoreError>;
     /// Every API key, revoked ones included.
@@ -452,6 +457,12 @@ pub trait Write: Read {
     fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes, first_change: u64) -> Result<(), StoreError>;
     /// Sets a value of the `meta` table.
     fn put_meta(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError>;
+    /// Stores a declared destination.
+    fn put_destination(&mut self, no: u32, id: &str) -> Result<(), StoreError>;
+    /// Begins a lease on a destination's lane, and ends the one before: its number.
+    fn claim_lane(&mut self, destination: u32) -> Result<u64, StoreError>;
+    /// Writes one step of a lane, and says what is new in it; none, and nothing is written, if its lease is not the last one.
+    fn save_lane(&mut self, destination: u32, delta: &Delta) -> Result<Option<Vec<News>>, StoreError>;
     /// Stores a declared purpose.
     fn put_purpose(&mut self, bit: u32, name: &str, model: Model) -> Result<(), StoreError>;
     /// Inserts or replaces an API key.

@@ -7,6 +7,7 @@ use desist_core::decision::Verdict;
 use desist_core::fact::{Digest, IdRef, RequestId};
 use desist_core::graph::{Changes, IdentifierRow, Party, Records, SubjectRow};
 use desist_core::identifier::Kind;
+use desist_core::lane::{Delta, Head, News, Saved, Target};
 use desist_core::lookup::LookupKey;
 use desist_core::mark::{IdentifierNo, Line, SubjectNo};
 use desist_core::purpose::{Model, PurposeSet};
@@ -162,6 +163,10 @@ fn subscription(row: &SqlRow<'_>) -> rusqlite::Result<SubscriptionRow> {
     })
 }
 
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("books have string keys and no failing members")
+}
+
 fn change(row: &SqlRow<'_>) -> rusqlite::Result<ChangeRow> {
     Ok(ChangeRow { no: row.get(0)?, party: Party::from_code(row.get(1)?), seq: row.get(2)? })
 }
@@ -236,6 +241,15 @@ impl<'c> Session<'c> {
 
     fn run(&self, sql: &str, params: impl Params) -> Result<usize, StoreError> {
         Ok(self.connection.prepare_cached(sql)?.execute(params)?)
+    }
+
+    fn lane_head(&self, destination: u32) -> Result<Option<(u64, Head)>, StoreError> {
+        let found = self.one("SELECT epoch, head FROM lane WHERE destination = ?", [destination], |row| {
+            Ok((row.get::<_, u64>(0)?, row.get::<_, String>(1)?))
+        })?;
+        let Some((epoch, head)) = found else { return Ok(None) };
+        let head = serde_json::from_str(&head).map_err(|error| StoreError::Damaged(format!("lane {destination}: {error}")))?;
+        Ok(Some((epoch, head)))
     }
 
     /// Runs an `UPDATE` of one row, which must exist.
@@ -362,6 +376,35 @@ impl Read for Session<'_> {
         self.one("SELECT key, kind, denied, linked, opted_in FROM identifier WHERE no = ?", [no.0], |row| {
             Ok((LookupKey(row.get(0)?), row.get::<_, KindCode>(1)?.0, verdict(row, 2)?))
         })
+    }
+
+    fn destinations(&mut self) -> Result<Vec<(u32, String)>, StoreError> {
+        self.all("SELECT no, id FROM destination ORDER BY no", [], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
+    fn lane(&mut self, destination: u32) -> Result<Option<(u64, Saved)>, StoreError> {
+        let Some((epoch, head)) = self.lane_head(destination)? else { return Ok(None) };
+        let mut saved = Saved { head, ..Saved::default() };
+        let sql = "SELECT kind, key, value FROM lane_exception WHERE destination = ?";
+        let rows = self.all(sql, [destination], |row| Ok((row.get::<_, String>(0)?, row.get::<_, u64>(1)?, row.get::<_, String>(2)?)))?;
+        for (kind, key, value) in rows {
+            let unreadable = |error| StoreError::Damaged(format!("lane {destination}: {kind} {key}: {error}"));
+            match kind.as_str() {
+                "parked" => {
+                    saved.parked.insert(Target(key), serde_json::from_str(&value).map_err(unreadable)?);
+                }
+                "job" => {
+                    saved.jobs.insert(key, serde_json::from_str(&value).map_err(unreadable)?);
+                }
+                "below" => {
+                    saved.below.insert(Target(key), serde_json::from_str(&value).map_err(unreadable)?);
+                }
+                _ => {
+                    saved.allows.insert(Target(key));
+                }
+            }
+        }
+        Ok(Some((epoch, saved)))
     }
 
     fn purposes(&mut self) -> Result<Vec<(u32, String, Model)>, StoreError> {
@@ -692,6 +735,40 @@ impl Write for Session<'_> {
 
     fn put_meta(&mut self, name: &str, value: &[u8]) -> Result<(), StoreError> {
         self.run("INSERT OR REPLACE INTO meta VALUES (?, ?)", params![name, value]).map(drop)
+    }
+
+    fn put_destination(&mut self, no: u32, id: &str) -> Result<(), StoreError> {
+        self.run("INSERT INTO destination VALUES (?, ?)", params![no, id]).map(drop)
+    }
+
+    fn claim_lane(&mut self, destination: u32) -> Result<u64, StoreError> {
+        let (epoch, head) = self.lane_head(destination)?.unwrap_or_default();
+        let sql = "INSERT INTO lane VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET epoch = excluded.epoch";
+        self.run(sql, params![destination, epoch + 1, json(&head)])?;
+        Ok(epoch + 1)
+    }
+
+    fn save_lane(&mut self, destination: u32, delta: &Delta) -> Result<Option<Vec<News>>, StoreError> {
+        let Some((_, head)) = self.lane_head(destination)?.filter(|(epoch, _)| *epoch == delta.epoch) else { return Ok(None) };
+        self.run("UPDATE lane SET head = ? WHERE destination = ?", params![json(&delta.head), destination])?;
+        let put = |kind: &str, key: u64, value: Option<String>| match value {
+            Some(value) => self.run("INSERT OR REPLACE INTO lane_exception VALUES (?, ?, ?, ?)", params![destination, kind, key, value]),
+            None => self.run("DELETE FROM lane_exception WHERE destination = ? AND kind = ? AND key = ?", params![destination, kind, key]),
+        };
+        for (target, parked) in &delta.parked {
+            put("parked", target.0, parked.as_ref().map(json))?;
+        }
+        for (number, job) in &delta.jobs {
+            put("job", *number, job.as_ref().map(json))?;
+        }
+        for (target, is_under_way) in &delta.allows {
+            put("allow", target.0, is_under_way.then(|| "true".to_owned()))?;
+        }
+        for (target, level) in &delta.below {
+            put("below", target.0, level.as_ref().map(json))?;
+        }
+        // What is new follows from the heads alone.
+        Ok(Some(Saved { head, ..Saved::default() }.apply(delta.clone())))
     }
 
     fn put_purpose(&mut self, bit: u32, name: &str, model: Model) -> Result<(), StoreError> {

@@ -162,6 +162,22 @@ CREATE TABLE import (
   finished INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+-- Destinations by number, which lanes and entries refer to. A number is never given again.
+CREATE TABLE destination (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE) STRICT;
+
+-- The books of a destination's lane: the number of its last lease, and as JSON what is written whole.
+CREATE TABLE lane (destination INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, head TEXT NOT NULL) STRICT;
+
+-- Exceptions from the lane's cursor, as JSON: parties that are parked, jobs by number, parties about which an allow may be
+-- under way, parties at another level than the others.
+CREATE TABLE lane_exception (
+  destination INTEGER NOT NULL,
+  kind TEXT NOT NULL CHECK (kind IN ('parked', 'job', 'allow', 'below')),
+  key INTEGER NOT NULL,
+  value TEXT NOT NULL,
+  PRIMARY KEY (destination, kind, key)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE meta (name TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL) STRICT, WITHOUT ROWID;
 
 CREATE TABLE scratch (one INTEGER PRIMARY KEY CHECK (one = 1), at INTEGER NOT NULL) STRICT;
