@@ -4,6 +4,7 @@
 mod backup;
 mod check;
 mod connect;
+mod connector;
 mod decide;
 mod demo;
 mod export;
@@ -62,6 +63,8 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Copy the store, also while the server runs.
     Backup(backup::BackupArgs),
+    /// Check, show and start connectors: how a destination is told of an opt-out.
+    Connector(connector::ConnectorArgs),
     /// Make the server read desist.toml and its certificates again.
     Reload(reload::ReloadArgs),
 }
@@ -155,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::Backup(args) => backup::run(&args),
+        Command::Connector(args) => connector::run(&args),
         Command::Reload(args) => reload::run(&args),
     };
     match result {
