@@ -5,8 +5,8 @@
 pub struct Shipped {
     /// Its id, which is the name of its file.
     pub id: &'static str,
-    /// Whether it was ever run against the real destination or against a faithful copy of it. The others were written from
-    /// documentation alone.
+    /// Whether the calls are known to be those of the destination: the webhook's message is desist's own, and Campaign's connector
+    /// is tested against the Campaign API of desist. The others were written from documentation alone.
     pub verified: bool,
     /// The manifest.
     pub text: &'static str,
