@@ -4,6 +4,7 @@
 mod backup;
 mod check;
 mod connect;
+mod connector;
 mod decide;
 mod demo;
 mod export;
@@ -65,6 +66,8 @@ enum Command {
     Witness(witness::WitnessArgs),
     /// Copy the store, also while the server runs.
     Backup(backup::BackupArgs),
+    /// Check, show and start connectors: how a destination is told of an opt-out.
+    Connector(connector::ConnectorArgs),
     /// Make the server read desist.toml and its certificates again.
     Reload(reload::ReloadArgs),
 }
@@ -159,6 +162,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Witness(args) => witness::run(args),
         Command::Backup(args) => backup::run(&args),
+        Command::Connector(args) => connector::run(&args),
         Command::Reload(args) => reload::run(&args),
     };
     match result {

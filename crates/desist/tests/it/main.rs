@@ -9,6 +9,7 @@ mod campaign_client;
 mod campaign_http;
 mod campaign_more;
 mod campaign_refusals;
+mod connector;
 mod demo;
 mod deploy;
 mod dist;

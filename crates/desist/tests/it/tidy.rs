@@ -16,15 +16,16 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("desist-proof", &[]),
     ("desist-store", &["desist-core", "desist-proof"]),
     ("desist-batch", &["desist-core"]),
+    ("desist-connector", &["desist-core"]),
     ("desist-engine", &["desist-core", "desist-proof", "desist-store"]),
-    ("desist", &["desist-core", "desist-proof", "desist-store", "desist-batch", "desist-engine"]),
+    ("desist", &["desist-core", "desist-proof", "desist-store", "desist-batch", "desist-connector", "desist-engine"]),
 ];
 /// What does I/O, and so is in no crate of [`PURE`], not even behind another dependency.
 const IMPURE: &[&str] = &["tokio", "mio", "async-std", "rusqlite", "postgres", "tokio-postgres", "reqwest", "ureq", "hyper", "axum"];
 /// What asks for randomness: no dependency that a crate of [`PURE`] names itself.
 const RANDOM: &[&str] = &["rand", "getrandom", "fastrand"];
 /// The crates without I/O, async, clock or randomness.
-const PURE: &[&str] = &["desist-core", "desist-proof", "desist-batch"];
+const PURE: &[&str] = &["desist-core", "desist-proof", "desist-batch", "desist-connector"];
 /// What belongs to the edges: SQL to the store, HTTP and the command line to the binary.
 const EDGES: &[(&str, &[&str])] = &[
     ("desist-engine", &["rusqlite", "axum", "hyper", "clap", "reqwest", "ureq"]),
