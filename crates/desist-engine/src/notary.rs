@@ -22,10 +22,10 @@ use desist_proof::receipt::Receipt;
 use desist_store::{Owner, Read, RequestRow, StoreError, tiles};
 use sha2::{Digest as _, Sha256};
 
-use crate::engine::{Engine, Failure, Refusal, Shared};
+use crate::engine::{Engine, Failure, Refusal, Shared, fingerprints};
 use crate::intake::Outcome;
 use crate::queue::Lane;
-use crate::secrets::{SecretError, Secrets, finish_rotation, log_fingerprint, make_next, old_log_key};
+use crate::secrets::{SecretError, Secrets, finish_rotation, log_fingerprint, log_keys, make_next, old_log_key};
 use witnesses::{WitnessState, Witnesses};
 
 /// How long the notary waits for more entries before it signs: far below the second that is promised.
@@ -78,6 +78,9 @@ pub enum RotateError {
     /// The log did not take it.
     #[error(transparent)]
     Failure(#[from] Failure),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What the notary last showed.
@@ -169,11 +172,13 @@ impl Notary {
     pub fn rotate(engine: &Engine, compromised: bool, by: Actor) -> Result<Verifier, RotateError> {
         let (shared, notary) = (engine.shared(), &engine.shared().notary);
         let _one_at_a_time = notary.rotating.lock().unwrap_or_else(PoisonError::into_inner);
+        // A change that seemed to fail may have happened: its key must not give way to a newer one.
+        notary.adopt(shared)?;
         let seed = make_next(&notary.dir, shared.env.as_ref())?;
-        let (origin, before) = (engine.origin(), notary.keys.load_full());
-        let new = signer(origin, &seed).verifier().clone();
+        let before = notary.verifier();
+        let new = signer(engine.origin(), &seed).verifier().clone();
         let digest = |key: &Verifier| Digest(Sha256::digest(key.to_string()).into());
-        let fact = Fact::KeyRotated { old: digest(before.present.verifier()), new: digest(&new), by };
+        let fact = Fact::KeyRotated { old: digest(&before), new: digest(&new), by };
         let present = log_fingerprint(&seed);
         engine.submit_blocking(Lane::Interactive, move |ctx| {
             ctx.batch.emit(ctx.write, fact.clone())?;
@@ -181,10 +186,22 @@ impl Notary {
             ctx.write.put_meta("log_old_fingerprint", &signs_along.unwrap_or_default())?;
             ctx.write.put_meta("log_fingerprint", &present).map(Ok)
         })?;
-        finish_rotation(&notary.dir, &present)?;
-        let old = old_log_key(&notary.dir).filter(|_| !compromised);
-        notary.keys.store(Arc::new(Keys::new(origin, &seed, old.as_deref())));
+        notary.adopt(shared)?;
         Ok(new)
+    }
+
+    /// Signs with the keys that the store names from now on.
+    fn adopt(&self, shared: &Shared) -> Result<(), RotateError> {
+        let mut known = None;
+        shared.readers.read(&mut |read| {
+            known = fingerprints(read)?;
+            Ok(())
+        })?;
+        let Some(known) = known else { return Ok(()) };
+        finish_rotation(&self.dir, &known.files[2])?;
+        let (present, old) = log_keys(&self.dir, &known)?;
+        self.keys.store(Arc::new(Keys::new(shared.origin(), &present, old.as_deref())));
+        Ok(())
     }
 
     /// What was shown last; none before the first checkpoint.

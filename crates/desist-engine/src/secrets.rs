@@ -41,15 +41,18 @@ pub enum SecretError {
 /// The secrets of one business.
 pub struct Secrets {
     /// What lookup keys are derived from.
-    pub pepper: Zeroizing<[u8; 32]>,
+    pub pepper: Key,
     /// What wraps the vault's data keys.
-    pub master: Zeroizing<[u8; 32]>,
+    pub master: Key,
     /// What signs the log's checkpoints (the seed of RFC 8032).
-    pub log: Zeroizing<[u8; 32]>,
+    pub log: Key,
     /// What signed them before, if it still signs along.
-    pub log_old: Option<Zeroizing<[u8; 32]>>,
+    pub log_old: Option<Key>,
     tokens: hmac::Key,
 }
+
+/// The bytes of a secret file.
+type Key = Zeroizing<[u8; 32]>;
 
 /// The files, in the order of [`Secrets::fingerprints`].
 const FILES: [&str; 3] = ["pepper.key", "master.key", "log.key"];
@@ -105,15 +108,15 @@ impl Secrets {
         }
         let mut next = || keys.pop().expect("three files were read");
         let (log, master, pepper) = (next(), next(), next());
-        let log_old = match expected.and_then(|expected| expected.log_old) {
-            Some(expected) => Some(read_old(dir, &expected)?),
+        let log_old = match expected {
+            Some(expected) => log_keys(dir, expected)?.1,
             None => None,
         };
         Ok(Self { log_old, ..Self::new(pepper, master, log) })
     }
 
     /// Secrets from their bytes.
-    pub fn new(pepper: Zeroizing<[u8; 32]>, master: Zeroizing<[u8; 32]>, log: Zeroizing<[u8; 32]>) -> Self {
+    pub fn new(pepper: Key, master: Key, log: Key) -> Self {
         let mut tokens = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &*master), b"desist/tokens/v1").as_ref().to_vec();
         let key = hmac::Key::new(hmac::HMAC_SHA256, &tokens);
         tokens.zeroize();
@@ -192,12 +195,12 @@ fn fingerprint(name: &str, key: &[u8; 32]) -> [u8; 32] {
 }
 
 /// What the store keeps of a key of the log, whichever file it is in.
-pub(crate) fn log_fingerprint(key: &Zeroizing<[u8; 32]>) -> [u8; 32] {
+pub(crate) fn log_fingerprint(key: &Key) -> [u8; 32] {
     fingerprint(FILES[2], key)
 }
 
 /// Writes a new key of the log beside the present one. It means nothing before the store knows it.
-pub(crate) fn make_next(dir: &Path, env: &dyn Env) -> Result<Zeroizing<[u8; 32]>, SecretError> {
+pub(crate) fn make_next(dir: &Path, env: &dyn Env) -> Result<Key, SecretError> {
     let path = dir.join(NEXT);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(SecretError::Io { path, error }),
@@ -231,8 +234,14 @@ fn place_of_log_key(dir: &Path, names: [&str; 2], expected: &[u8; 32]) -> PathBu
     dir.join(names.into_iter().find(holds).unwrap_or(names[0]))
 }
 
-fn read_old(dir: &Path, expected: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, SecretError> {
-    let path = place_of_log_key(dir, [OLD, FILES[2]], expected);
+/// The keys of the log that a store names: the present one, and the one before if it still signs along.
+pub(crate) fn log_keys(dir: &Path, expected: &Fingerprints) -> Result<(Key, Option<Key>), SecretError> {
+    let old = expected.log_old.map(|old| read_log_key(dir, [OLD, FILES[2]], &old)).transpose()?;
+    Ok((read_log_key(dir, [FILES[2], NEXT], &expected.files[2])?, old))
+}
+
+fn read_log_key(dir: &Path, names: [&str; 2], expected: &[u8; 32]) -> Result<Key, SecretError> {
+    let path = place_of_log_key(dir, names, expected);
     match read_key(&path) {
         Err(SecretError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => Err(SecretError::Missing(path)),
         Ok(key) if log_fingerprint(&key) != *expected => Err(SecretError::Wrong(path)),
@@ -241,11 +250,11 @@ fn read_old(dir: &Path, expected: &[u8; 32]) -> Result<Zeroizing<[u8; 32]>, Secr
 }
 
 /// The log's key before the present one, if its file is there, whether or not it still signs.
-pub fn old_log_key(dir: &Path) -> Option<Zeroizing<[u8; 32]>> {
+pub fn old_log_key(dir: &Path) -> Option<Key> {
     read_key(&dir.join(OLD)).ok()
 }
 
-fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, SecretError> {
+fn read_key(path: &Path) -> Result<Key, SecretError> {
     let text = Zeroizing::new(std::fs::read(path).map_err(|error| SecretError::Io { path: path.to_owned(), error })?);
     let malformed = || SecretError::Malformed(path.to_owned());
     let text = std::str::from_utf8(&text).map_err(|_| malformed())?.trim_ascii();
@@ -253,7 +262,7 @@ fn read_key(path: &Path) -> Result<Zeroizing<[u8; 32]>, SecretError> {
     Ok(Zeroizing::new(bytes.as_slice().try_into().map_err(|_| malformed())?))
 }
 
-fn make_key(path: &Path, env: &dyn Env) -> Result<Zeroizing<[u8; 32]>, SecretError> {
+fn make_key(path: &Path, env: &dyn Env) -> Result<Key, SecretError> {
     let key = Zeroizing::new(random::<32>(env));
     let text = Zeroizing::new(format!("{}\n", URL_SAFE_NO_PAD.encode(*key)));
     write_secret(path, text.as_bytes()).map_err(|error| SecretError::Io { path: path.to_owned(), error })?;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc;
 
-use desist_core::fact::{AlarmKind, Fact};
+use desist_core::fact::{Actor, AlarmKind, Fact};
 use desist_core::purpose::PurposeSet;
 use desist_engine::engine::Failure;
+use desist_engine::notary::{Notary, RotateError};
 use desist_engine::queue::Lane;
 use desist_store::faulty::Fault;
 use serde_json::Value;
@@ -188,4 +189,33 @@ fn durability_comes_back_by_itself() {
     submit(&engine, opt_out(vec![rosa])).expect("taken");
     audit(&engine);
     engine.close();
+}
+
+#[test]
+fn a_change_of_the_logs_key_that_fails_loses_no_key() {
+    let faults = [Fault::BeforeCommit(1), Fault::AfterCommit(1), Fault::Call(1), Fault::Call(5), Fault::Call(9)];
+    for (seed, fault) in (200..).zip(faults) {
+        let home = Home::new(seed);
+        home.open().close();
+        home.plan(Opening::Fails(fault));
+        let engine = home.open();
+        let first = engine.shared().notary.verifier();
+        let failed = Notary::rotate(&engine, false, Actor::Local);
+        assert!(matches!(failed, Err(RotateError::Failure(Failure::NotDurable))), "{fault:?}: {failed:?}");
+        // What was announced as not durable may have happened all the same; either way the log goes on.
+        engine.submit_blocking(Lane::Interactive, |_| Ok(Ok(()))).unwrap_or_else(|failure| panic!("{fault:?}: {failure}"));
+        let second = Notary::rotate(&engine, false, Actor::Local).unwrap_or_else(|error| panic!("{fault:?}: {error}"));
+        let verifiers = engine.shared().notary.verifiers();
+        assert_eq!(verifiers[0], second, "{fault:?}");
+        let committed = matches!(fault, Fault::AfterCommit(_));
+        assert_eq!(verifiers.get(1) == Some(&first), !committed, "{fault:?}: the one before signs along");
+        let rotations = log(&engine).into_iter().filter(|entry| matches!(entry.fact, Fact::KeyRotated { .. })).count();
+        assert_eq!(rotations, 1 + usize::from(committed), "{fault:?}");
+        submit(&engine, opt_out(vec![email(&engine, "rosa@example.org")])).expect("taken");
+        engine.close();
+        let engine = home.open();
+        assert_eq!(engine.shared().notary.verifiers(), verifiers, "{fault:?}: after a restart");
+        assert_eq!(engine.alarms(), [], "{fault:?}");
+        engine.close();
+    }
 }

@@ -234,7 +234,7 @@ pub async fn rotate_log_key(
     match rotated {
         Ok(key) => Ok(Json(key.to_string())),
         Err(RotateError::Failure(failure)) => Err(failure.into()),
-        Err(error @ RotateError::Secrets(_)) => Err(Problem::new(StatusCode::CONFLICT, "key_not_written", error.to_string())),
+        Err(error) => Err(Problem::new(StatusCode::CONFLICT, "key_not_written", error.to_string())),
     }
 }
 
