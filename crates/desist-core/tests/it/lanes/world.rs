@@ -152,6 +152,8 @@ pub struct World {
     stale: BTreeMap<Target, u64>,
     caught_up: u64,
     freezing: bool,
+    /// Until then the driver that leads cannot reach the store.
+    without_store: u64,
     pub alarms: BTreeSet<Alarm>,
     pub seen: BTreeSet<&'static str>,
     /// Everything the lane asked for.
@@ -224,6 +226,7 @@ impl World {
             stale: BTreeMap::new(),
             caught_up: 0,
             freezing: false,
+            without_store: 0,
             alarms: BTreeSet::new(),
             seen: BTreeSet::new(),
             actions: 0,
@@ -377,7 +380,14 @@ impl World {
             }
             Event::Freeze => {
                 // Often just when it is about to do something.
-                if self.rng.one_in(3) { self.freeze() } else { self.freezing = true }
+                match self.rng.below(3) {
+                    0 => self.freeze(),
+                    1 if !self.fast => {
+                        self.seen.insert("partition");
+                        self.without_store = self.now + 5_000 + self.rng.below(30_000);
+                    }
+                    _ => self.freezing = true,
+                }
             }
             Event::Weather => {
                 if self.now < HEAL {
@@ -503,6 +513,7 @@ impl World {
         }
         self.lives += 1;
         let life = self.lives;
+        self.without_store = 0;
         self.lease = (self.lease.0 + 1, self.now + LEASE);
         if self.nodes.iter().any(|node| node.frozen > self.now) {
             self.seen.insert("take-over");
@@ -523,6 +534,11 @@ impl World {
             return Ok(());
         }
         let Some(node) = self.nodes.iter().find(|node| node.life == life) else { return Ok(()) };
+        if self.now < self.without_store {
+            self.at(self.now + 1_000, Event::Renew(life));
+            self.at(self.lease.1.max(self.now), Event::Lead);
+            return Ok(());
+        }
         if node.epoch != self.lease.0 {
             self.give(life, Input::LeaseLost)?;
             self.nodes.retain(|node| node.life != life);
@@ -622,6 +638,9 @@ impl World {
             }
             Action::Save(delta) => {
                 let chance = if self.now < HEAL { self.rng.below(20) } else { 9 };
+                if self.now < self.without_store {
+                    return self.give(life, Input::NotStored);
+                }
                 let is_current = delta.epoch == self.lease.0;
                 if !is_current {
                     self.seen.insert("fenced");
