@@ -195,6 +195,7 @@ pub struct Lane {
     dirty: Dirty,
     saving: Option<Dirty>,
     save_at_ms: u64,
+    save_failed: bool,
     /// Whether the books were stored in this life: nothing is sent before.
     stored: bool,
     lease: Option<(u64, u64)>,
@@ -271,6 +272,7 @@ impl Lane {
             dirty: Dirty { head: true, ..Dirty::default() },
             saving: None,
             save_at_ms: now.mono_ms,
+            save_failed: false,
             entries: BTreeMap::new(),
             ahead: Vec::new(),
             fetched: 0,
@@ -653,7 +655,9 @@ impl Lane {
 
     fn save(&mut self, now: Now, out: &mut Vec<Action>) {
         let Some((epoch, _)) = self.lease else { return };
-        let is_due = now.mono_ms >= self.save_at_ms || self.limiter.needs_save() || self.draining || !self.stored;
+        // A store that just failed is not asked again at once.
+        let is_urgent = !self.save_failed && (self.limiter.needs_save() || self.draining || !self.stored);
+        let is_due = now.mono_ms >= self.save_at_ms || is_urgent;
         if self.saving.is_some() || !is_due || !(self.dirty.any() || self.limiter.needs_save() && self.has_work()) {
             return;
         }
@@ -708,6 +712,7 @@ impl Lane {
     fn saved(&mut self, now: Now, is_stored: bool) {
         let Some(dirty) = self.saving.take() else { return };
         self.limiter.stored(is_stored);
+        self.save_failed = !is_stored;
         if !is_stored {
             self.dirty.merge(dirty);
             self.dirty.head = true;

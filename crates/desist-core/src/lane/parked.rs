@@ -180,7 +180,9 @@ impl Lane {
         } else if self.books.allows.contains(&target) || self.books.allows.len() < ALLOWS_MAX {
             self.books.allows.insert(target);
             self.dirty.allows.insert(target);
-            self.save_at_ms = now.mono_ms;
+            if !self.save_failed {
+                self.save_at_ms = now.mono_ms;
+            }
             self.put(now, target, Place::Storing);
         } else {
             self.put(now, target, Place::Later(now.mono_ms + RECHECK_MS));

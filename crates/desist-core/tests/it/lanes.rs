@@ -71,6 +71,7 @@ fn the_worlds_reach_what_they_are_meant_to_reach() {
         "job without end",
         "lie",
         "older allow",
+        "partition",
         "probe",
         "rejected",
         "split",

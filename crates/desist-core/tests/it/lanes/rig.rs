@@ -31,6 +31,8 @@ pub struct Rig {
     /// What a check says.
     pub check: Outcome,
     pub longest_ahead: usize,
+    pub saves: usize,
+    pub store_fails: bool,
     inbox: VecDeque<(u64, Input)>,
 }
 
@@ -70,6 +72,8 @@ impl Rig {
             poll: Outcome::Pending,
             check: Outcome::Ok(Level::Verified),
             longest_ahead: 0,
+            saves: 0,
+            store_fails: false,
             inbox: VecDeque::from([(now, lease)]),
         }
     }
@@ -148,8 +152,13 @@ impl Rig {
                 }
                 Action::Save(delta) => {
                     self.longest_ahead = self.longest_ahead.max(delta.head.ahead.len());
-                    self.news.extend(self.store.apply(*delta));
-                    self.give(Input::Stored);
+                    self.saves += 1;
+                    if self.store_fails {
+                        self.give(Input::NotStored);
+                    } else {
+                        self.news.extend(self.store.apply(*delta));
+                        self.give(Input::Stored);
+                    }
                 }
                 Action::Replayed(count) => self.replayed += count,
                 Action::Drained => self.drained = true,

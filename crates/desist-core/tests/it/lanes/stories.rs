@@ -290,6 +290,27 @@ fn a_pause_holds_a_drain_ends_and_both_lose_nothing() {
 }
 
 #[test]
+fn a_store_that_fails_is_asked_once_a_second_and_nothing_is_forgotten() {
+    let rates = vec!["20/1h".parse().unwrap()];
+    let mut rig = Rig::new(Config { rates, ..plain() }, crowd(5));
+    rig.store_fails = true;
+    rig.run(60_000, &mut fine);
+    assert!(rig.sends.is_empty() && (55..65).contains(&rig.saves), "{}", rig.saves);
+    rig.store_fails = false;
+    rig.run(3_000, &mut fine);
+    rig.store_fails = true;
+    let saves = rig.saves;
+    rig.run(60_000, &mut |_, targets| (Outcome::NotSent, each(targets, Report::Held)));
+    rig.change(change(6, 6, 100, 0));
+    rig.run(60_000, &mut |_, targets| (Outcome::NotSent, each(targets, Report::Held)));
+    assert!(rig.saves - saves < 130, "{}", rig.saves - saves);
+    rig.store_fails = false;
+    rig.run(3_000, &mut fine);
+    assert_eq!((rig.store.head.cursor, rig.store.allows.len()), (6, 0));
+    assert_eq!(rig.store, *rig.lane.books());
+}
+
+#[test]
 fn deadlines_raise_alarms_that_only_a_delivery_clears() {
     let mut rig = Rig::new(plain(), vec![change(1, 1, HOUR as i64, 0)]);
     let mut steps = Vec::new();

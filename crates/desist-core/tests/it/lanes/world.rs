@@ -97,6 +97,7 @@ enum Event {
     Arrive(usize, Vec<(Target, u64, bool)>),
     Truth,
     Regret(u64),
+    LastWord(u64),
     Renew(u64),
     Lead,
     Watch,
@@ -128,6 +129,8 @@ pub struct World {
     events: BTreeMap<(u64, u64), Event>,
     next: u64,
     pub truths: Vec<Truth>,
+    /// Who said the last word.
+    silent: BTreeSet<u64>,
     seq: u64,
     config: Config,
     dialect: Dialect,
@@ -152,6 +155,8 @@ pub struct World {
     stale: BTreeMap<Target, u64>,
     caught_up: u64,
     freezing: bool,
+    /// Until then the driver that leads cannot reach the store.
+    without_store: u64,
     pub alarms: BTreeSet<Alarm>,
     pub seen: BTreeSet<&'static str>,
     /// Everything the lane asked for.
@@ -200,6 +205,7 @@ impl World {
             events: BTreeMap::new(),
             next: 0,
             truths: (0..people).map(unknown).collect(),
+            silent: BTreeSet::new(),
             seq: 0,
             config,
             dialect,
@@ -224,6 +230,7 @@ impl World {
             stale: BTreeMap::new(),
             caught_up: 0,
             freezing: false,
+            without_store: 0,
             alarms: BTreeSet::new(),
             seen: BTreeSet::new(),
             actions: 0,
@@ -243,6 +250,13 @@ impl World {
         for _ in 0..20 + self.people.below(60) {
             let at = self.people.below(HEAL);
             self.at(at, Event::Truth);
+        }
+        for target in 0..self.truths.len() as u64 {
+            // An allow and, before it can have arrived for sure, a deny: nothing later hides what becomes of them.
+            let at = MINUTE + self.people.below(HEAL - 2 * MINUTE);
+            if self.people.one_in(2) {
+                self.at(at, Event::LastWord(target));
+            }
         }
         self.at(0, Event::Watch);
         self.at(HEAL, Event::Heal);
@@ -349,11 +363,16 @@ impl World {
                     self.arrive(&items);
                 }
             }
-            Event::Truth | Event::Regret(_) => {
-                if let Event::Regret(target) = event {
-                    self.somebody_denies(target, true);
-                } else {
-                    self.somebody_acts();
+            Event::Truth | Event::Regret(_) | Event::LastWord(_) => {
+                match event {
+                    Event::Regret(target) => self.somebody_denies(target, true),
+                    Event::LastWord(target) => {
+                        self.silent.insert(target);
+                        self.somebody_denies(target, false);
+                        let soon = self.now + self.people.below(8_000);
+                        self.at(soon, Event::Regret(target));
+                    }
+                    _ => self.somebody_acts(),
                 }
                 for life in self.nodes.iter().map(|node| node.life).collect::<Vec<_>>() {
                     self.soon(Event::Give(life, Input::Changed));
@@ -377,7 +396,14 @@ impl World {
             }
             Event::Freeze => {
                 // Often just when it is about to do something.
-                if self.rng.one_in(3) { self.freeze() } else { self.freezing = true }
+                match self.rng.below(3) {
+                    0 => self.freeze(),
+                    1 if !self.fast => {
+                        self.seen.insert("partition");
+                        self.without_store = self.now + 5_000 + self.rng.below(30_000);
+                    }
+                    _ => self.freezing = true,
+                }
             }
             Event::Weather => {
                 if self.now < HEAL {
@@ -453,6 +479,9 @@ impl World {
         let count = self.truths.len() as u64;
         let target = self.people.below(count);
         let deny = !self.people.one_in(3);
+        if self.silent.contains(&target) {
+            return;
+        }
         self.somebody_denies(target, deny);
         if !deny && self.now > 0 && self.now + 12_000 < HEAL && !self.people.one_in(3) {
             // Not what they wanted.
@@ -503,6 +532,7 @@ impl World {
         }
         self.lives += 1;
         let life = self.lives;
+        self.without_store = 0;
         self.lease = (self.lease.0 + 1, self.now + LEASE);
         if self.nodes.iter().any(|node| node.frozen > self.now) {
             self.seen.insert("take-over");
@@ -523,6 +553,11 @@ impl World {
             return Ok(());
         }
         let Some(node) = self.nodes.iter().find(|node| node.life == life) else { return Ok(()) };
+        if self.now < self.without_store {
+            self.at(self.now + 1_000, Event::Renew(life));
+            self.at(self.lease.1.max(self.now), Event::Lead);
+            return Ok(());
+        }
         if node.epoch != self.lease.0 {
             self.give(life, Input::LeaseLost)?;
             self.nodes.retain(|node| node.life != life);
@@ -622,6 +657,9 @@ impl World {
             }
             Action::Save(delta) => {
                 let chance = if self.now < HEAL { self.rng.below(20) } else { 9 };
+                if self.now < self.without_store {
+                    return self.give(life, Input::NotStored);
+                }
                 let is_current = delta.epoch == self.lease.0;
                 if !is_current {
                     self.seen.insert("fenced");
@@ -739,6 +777,9 @@ impl World {
     /// One request per target at a time, and no *allow* while an earlier one may take effect.
     fn before_sending(&mut self, life: u64, items: &[(Target, u64, bool)]) -> Result<(), String> {
         for (target, version, deny) in items {
+            if !deny && !self.store.allows.contains(target) {
+                return Err(format!("an allow about {target:?} leaves that no crash would know of"));
+            }
             for request in self.open.get(target).into_iter().flatten() {
                 let number = *request;
                 let request = &self.requests[number];
