@@ -461,9 +461,10 @@ impl Graph {
         for (no, seq) in affected {
             let verdict = self.verdict(records, no)?;
             let row = &self.identifiers[&no];
-            let told = match row.holders == 0 || row.shared {
-                true => vec![Party::Identifier(no)],
-                false => self.holders(records, no)?.into_iter().map(Party::Subject).collect(),
+            let told = if row.holders == 0 || row.shared {
+                vec![Party::Identifier(no)]
+            } else {
+                self.holders(records, no)?.into_iter().map(Party::Subject).collect()
             };
             for party in told {
                 keep_last(&mut parties, party, seq);

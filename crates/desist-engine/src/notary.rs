@@ -333,9 +333,9 @@ pub fn known_keys(origin: &str, secrets: &Secrets, dir: &Path) -> Vec<Verifier> 
     Keys::new(origin, &secrets.log, old.as_deref().or(secrets.log_old.as_deref())).verifiers()
 }
 
-/// The public keys of a log, as others are told them.
-pub fn verifiers(origin: &str, secrets: &Secrets) -> Vec<Verifier> {
-    Keys::new(origin, &secrets.log, secrets.log_old.as_deref()).verifiers()
+/// Public keys as texts, one a line.
+pub fn key_lines<'a>(keys: impl IntoIterator<Item = &'a Verifier>) -> String {
+    keys.into_iter().flat_map(|key| [key.to_string(), "\n".to_owned()]).collect()
 }
 
 /// Where the mark is.

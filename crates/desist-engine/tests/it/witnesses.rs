@@ -102,8 +102,11 @@ fn home(seed: u64, witnesses: Vec<WitnessAt>, world: &Arc<World>) -> Home {
     home
 }
 
+/// Witnesses, each with its directory.
+type Running = Vec<(TempDir, Arc<Witness>)>;
+
 /// The engine with witnesses that watch it, once their keys are known.
-fn watched_log(seed: u64, names: &[&str]) -> (Home, Engine, Arc<World>, Vec<(TempDir, Arc<Witness>)>) {
+fn watched_log(seed: u64, names: &[&str]) -> (Home, Engine, Arc<World>, Running) {
     let world = Arc::new(World::default());
     let mut home = home(seed, Vec::new(), &world);
     let engine = home.open();

@@ -71,7 +71,7 @@ pub fn run(args: &ExportArgs) -> Result<Finding, CliError> {
         };
         let size = published.size();
         let signed = |key: &&Verifier| published.checkpoint.open(*key, &[]).is_ok();
-        let keys_text: String = known.iter().filter(signed).map(|key| format!("{key}\n")).collect();
+        let keys_text = notary::key_lines(known.iter().filter(signed));
         let file = |name: &str| create(&directory.join(name));
         written = (|| {
             std::fs::create_dir(directory).map_err(CliError::io(directory.display()))?;

@@ -3,7 +3,7 @@
 use axum::extract::{Path, State};
 use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use desist_engine::notary::Published;
+use desist_engine::notary::{self, Published};
 use desist_proof::tile::{TILE_WIDTH, TileId};
 use desist_store::tiles;
 
@@ -29,7 +29,7 @@ pub async fn checkpoint(State(app): State<App>) -> Response {
 
 /// `/log/key`: the verifier keys as C2SP writes them, one a line, the present one first.
 pub async fn key(State(app): State<App>) -> Response {
-    let text: String = app.engine.shared().notary.verifiers().iter().map(|key| format!("{key}\n")).collect();
+    let text = notary::key_lines(&app.engine.shared().notary.verifiers());
     ([(header::CONTENT_TYPE, "text/plain; charset=utf-8"), FOR_A_MOMENT], text).into_response()
 }
 
