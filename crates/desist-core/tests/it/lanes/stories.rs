@@ -170,6 +170,15 @@ fn a_target_that_is_always_refused_is_a_dead_letter_after_its_attempts() {
 }
 
 #[test]
+fn a_lane_wakes_when_an_attempt_is_due() {
+    let mut rig = Rig::new(plain(), crowd(1));
+    rig.run(0, &mut |_, targets| (Outcome::Ok(Level::Applied), each(targets, refused(true))));
+    let due = rig.lane.books().parked[&Target(1)].retry_unix_ms;
+    rig.run(HOUR, &mut fine);
+    assert_eq!(due, Some(at(rig.sends[1].0).unix_ms));
+}
+
+#[test]
 fn one_target_that_always_makes_the_destination_fail_blocks_nobody() {
     for (batch_items, concurrency) in [(1, 1), (1, 4), (10, 1), (10, 4)] {
         let mut rig = Rig::new(Config { batch_items, concurrency, ..plain() }, crowd(200));
