@@ -25,13 +25,15 @@ use sha2::{Digest as _, Sha256};
 use crate::engine::{Engine, Failure, Refusal, Shared, fingerprints};
 use crate::intake::Outcome;
 use crate::queue::Lane;
-use crate::secrets::{SecretError, Secrets, finish_rotation, log_fingerprint, log_keys, make_next, old_log_key};
-use witnesses::{WitnessState, Witnesses};
+use crate::secrets::{SecretError, Secrets, all_log_keys, finish_rotation, log_fingerprint, log_keys, make_next};
+use witnesses::{RECENT_MAX, WitnessState, Witnesses};
 
 /// How long the notary waits for more entries before it signs: far below the second that is promised.
 const PACE: Duration = Duration::from_millis(200);
 /// The file of the high-water mark, beside the secret keys.
 const MARK: &str = "checkpoint";
+/// Since when the alarm about a witness stands, in the `meta` table.
+const STANDING: &str = "witness_lost";
 /// Largest mark that is read; a checkpoint with a hundred cosignatures has 20 KiB.
 const MARK_BYTES_MAX: u64 = 1 << 20;
 
@@ -130,6 +132,8 @@ pub struct Notary {
     dir: PathBuf,
     mark: PathBuf,
     published: ArcSwapOption<Published>,
+    /// The newest that a witness cosigned; one that is slow does so after a newer one was shown.
+    witnessed: ArcSwapOption<Published>,
     stopped: AtomicBool,
     /// Unix seconds; 0 while the log is the one that was signed.
     failed: AtomicI64,
@@ -148,6 +152,7 @@ impl Notary {
             dir: dir.to_owned(),
             mark: mark(dir),
             published: ArcSwapOption::empty(),
+            witnessed: ArcSwapOption::empty(),
             stopped: AtomicBool::new(false),
             failed: AtomicI64::new(0),
             witnesses: Mutex::default(),
@@ -172,10 +177,13 @@ impl Notary {
     pub fn rotate(engine: &Engine, compromised: bool, by: Actor) -> Result<Verifier, RotateError> {
         let (shared, notary) = (engine.shared(), &engine.shared().notary);
         let _one_at_a_time = notary.rotating.lock().unwrap_or_else(PoisonError::into_inner);
-        // A change that seemed to fail may have happened: its key must not give way to a newer one.
-        notary.adopt(shared)?;
-        let seed = make_next(&notary.dir, shared.env.as_ref())?;
         let before = notary.verifier();
+        notary.adopt(shared)?;
+        // The last change seemed to fail and had happened: asked for again, it is done.
+        if notary.verifier() != before {
+            return Ok(notary.verifier());
+        }
+        let seed = make_next(&notary.dir, shared.env.as_ref())?;
         let new = signer(engine.origin(), &seed).verifier().clone();
         let digest = |key: &Verifier| Digest(Sha256::digest(key.to_string()).into());
         let fact = Fact::KeyRotated { old: digest(&before), new: digest(&new), by };
@@ -227,7 +235,8 @@ impl Notary {
     /// Compares the log with the mark, and takes the mark over as what was shown last.
     pub(crate) fn resume(&self, shared: &Shared) -> Result<(), NotaryError> {
         let known = known_keys(shared.origin(), &shared.secrets, &self.dir);
-        let Some(published) = read_mark(&self.mark, &known)? else { return Ok(()) };
+        let Some(text) = mark_text(&self.mark)? else { return Ok(()) };
+        let published = open_mark(&self.mark, text, &known)?;
         let mut begins = false;
         shared.readers.read(&mut |read| {
             begins = begins_with(read, &published)?;
@@ -241,30 +250,53 @@ impl Notary {
         Ok(())
     }
 
+    /// Takes an alarm over that stood at the last stop.
+    fn recall(&self, shared: &Shared) -> Result<(), StoreError> {
+        shared.readers.read(&mut |read| {
+            let since = read.meta(STANDING)?.and_then(|bytes| bytes.try_into().ok()).map_or(0, i64::from_be_bytes);
+            self.witness_lost.store(since, Ordering::Release);
+            Ok(())
+        })
+    }
+
     /// Signs the present log, if it grew: first into the mark, then for the witnesses, then for the world. Without
     /// growth it asks the witnesses for what is missing.
-    fn sign(&self, shared: &Shared, witnesses: &mut Witnesses) -> Result<(), NotaryError> {
+    fn sign(&self, shared: &Shared, witnesses: &mut Witnesses, recent: &mut Vec<SignedCheckpoint>) -> Result<(), NotaryError> {
         if self.failed_since().is_some() {
             return Ok(());
         }
         let shown = self.published();
+        if recent.is_empty() {
+            recent.extend(shown.as_deref().map(|shown| shown.checkpoint.clone()));
+        }
         let grown = self.grown(shared, shown.as_deref())?;
         let new = grown.is_some();
-        let Some(mut checkpoint) = grown.or_else(|| shown.map(|shown| shown.checkpoint.clone())) else { return Ok(()) };
+        if let Some(grown) = grown {
+            recent.push(grown);
+            recent.drain(..recent.len().saturating_sub(RECENT_MAX));
+        }
+        let Some(newest) = recent.last().map(ToString::to_string) else { return Ok(()) };
         let keep = |text: &str| replace(&self.mark, text.as_bytes()).map_err(|error| NotaryError::Io { path: self.mark.clone(), error });
         if new {
-            keep(&checkpoint.to_string())?;
+            keep(&newest)?;
         }
-        witnesses.configure(&shared.policy.load().witnesses);
-        let cosigned = witnesses.cosign(shared, &mut checkpoint, new)?;
-        if new || cosigned {
+        let configured = shared.policy.load();
+        witnesses.configure(&configured.witnesses);
+        let cosigned = witnesses.cosign(shared, recent, new);
+        let published =
+            |checkpoint: &SignedCheckpoint| Some(Arc::new(Published { checkpoint: checkpoint.clone(), text: checkpoint.to_string() }));
+        if let Some(checkpoint) = recent.last().filter(|_| new || cosigned) {
             let text = checkpoint.to_string();
-            if cosigned {
+            if text != newest {
                 keep(&text)?;
             }
-            self.published.store(Some(Arc::new(Published { checkpoint, text })));
+            self.published.store(published(checkpoint));
         }
-        self.tell_of(shared, witnesses.states());
+        let is_witnessed = |one: &&SignedCheckpoint| configured.witnesses.iter().any(|at| one.is_cosigned_by(&at.key));
+        if cosigned {
+            self.witnessed.store(recent.iter().rev().find(is_witnessed).and_then(published));
+        }
+        self.tell_of(shared, witnesses.states(shared.env.now_ms()));
         Ok(())
     }
 
@@ -306,7 +338,11 @@ impl Notary {
             _ => return,
         };
         // A full queue or a stop: the alarm stands in status and metric all the same.
-        drop(shared.enqueue(Lane::Interactive, move |ctx| ctx.batch.emit(ctx.write, fact.clone()).map(|_| Ok(()))));
+        let since = self.witness_lost_since().unwrap_or(0);
+        drop(shared.enqueue(Lane::Interactive, move |ctx| {
+            ctx.batch.emit(ctx.write, fact.clone())?;
+            ctx.write.put_meta(STANDING, &since.to_be_bytes()).map(Ok)
+        }));
     }
 
     /// Ends the thread after a last signature.
@@ -326,11 +362,17 @@ fn signer(origin: &str, seed: &[u8; 32]) -> Signer {
     Signer::new(origin, Algorithm::Ed25519, seed).expect("the origin of a log is a key's name")
 }
 
-/// The public keys that can have signed a mark in this directory: the mark of a moment ago can be under a key that was
-/// given up since.
+/// The public keys that can have signed a mark in this directory, the present one first: the mark of a moment ago can be
+/// under a key that was given up since, and that of an older store under a later one.
 pub fn known_keys(origin: &str, secrets: &Secrets, dir: &Path) -> Vec<Verifier> {
-    let old = old_log_key(dir);
-    Keys::new(origin, &secrets.log, old.as_deref().or(secrets.log_old.as_deref())).verifiers()
+    let mut known = vec![signer(origin, &secrets.log).verifier().clone()];
+    for key in all_log_keys(dir) {
+        let verifier = signer(origin, &key).verifier().clone();
+        if !known.contains(&verifier) {
+            known.push(verifier);
+        }
+    }
+    known
 }
 
 /// Public keys as texts, one a line.
@@ -343,19 +385,24 @@ pub fn mark(keys: &Path) -> PathBuf {
     keys.join(MARK)
 }
 
-/// Reads the mark, which must be signed by the log; none before the first checkpoint.
-pub fn read_mark(path: &Path, log: &[Verifier]) -> Result<Option<Published>, NotaryError> {
+/// The text of the mark; none before the first checkpoint. Read it before the log that it is compared with: a log that is
+/// read first may be behind it.
+pub fn mark_text(path: &Path) -> Result<Option<String>, NotaryError> {
     let io = |error| NotaryError::Io { path: path.to_owned(), error };
-    let text = match std::fs::metadata(path) {
-        Ok(file) if file.len() > MARK_BYTES_MAX => return Err(io(std::io::ErrorKind::FileTooLarge.into())),
-        Ok(_) => std::fs::read_to_string(path).map_err(io)?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
+    match std::fs::metadata(path) {
+        Ok(file) if file.len() > MARK_BYTES_MAX => Err(io(std::io::ErrorKind::FileTooLarge.into())),
+        Ok(_) => std::fs::read_to_string(path).map(Some).map_err(io),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io(error)),
+    }
+}
+
+/// Reads the mark at `path`, which must be signed by the log.
+pub fn open_mark(path: &Path, text: String, log: &[Verifier]) -> Result<Published, NotaryError> {
     let unusable = |error| NotaryError::Mark { path: path.to_owned(), error };
     let checkpoint = SignedCheckpoint::parse(&text).map_err(unusable)?;
     checkpoint.open(log, &[]).map_err(unusable)?;
-    Ok(Some(Published { checkpoint, text }))
+    Ok(Published { checkpoint, text })
 }
 
 /// Whether the log begins with what was signed.
@@ -371,12 +418,15 @@ pub fn begins_with(read: &mut (impl Read + ?Sized), published: &Published) -> Re
 pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
     let signing = Arc::clone(shared);
     let spawned = std::thread::Builder::new().name("notary".into()).spawn(move || {
-        let (notary, mut witnesses) = (&signing.notary, Witnesses::default());
+        let (notary, mut witnesses, mut recent) = (&signing.notary, Witnesses::default(), Vec::new());
+        if let Err(error) = notary.recall(&signing) {
+            tracing::error!(%error, "whether a witness was lost is not known");
+        }
         let mut last = false;
         while !last {
             // Once more after the stop, for what the writer still committed.
             last = notary.stopped.load(Ordering::Acquire);
-            if let Err(error) = notary.sign(&signing, &mut witnesses) {
+            if let Err(error) = notary.sign(&signing, &mut witnesses, &mut recent) {
                 tracing::error!(%error, "the log was not signed");
             }
             if !last {
@@ -402,9 +452,12 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     }
 }
 
-/// The receipt of a request under what the notary last showed; none if that does not cover it yet.
+/// The receipt of a request under the last checkpoint that witnesses cosigned, else under the last one that was shown; none
+/// if neither covers it yet.
 pub fn receipt(read: &mut dyn Read, shared: &Shared, request: &RequestRow) -> Outcome<Option<Receipt>> {
-    let Some(published) = shared.notary.published().filter(|published| published.size() >= request.seq) else { return Ok(Ok(None)) };
+    let covering = [shared.notary.witnessed.load_full(), shared.notary.published()];
+    let covering = covering.into_iter().flatten().find(|published| published.size() >= request.seq);
+    let Some(published) = covering else { return Ok(Ok(None)) };
     let Some((_, entry)) = read.entries(request.seq..request.seq + 1)?.pop() else { return Ok(Err(Refusal::NotFound)) };
     let decoded = Entry::decode(&entry).map_err(|_| StoreError::Damaged(format!("entry {}", request.seq)))?;
     // The second step of an opt-in commits to nothing of its own.

@@ -57,8 +57,8 @@ type Key = Zeroizing<[u8; 32]>;
 /// The files, in the order of [`Secrets::fingerprints`].
 const FILES: [&str; 3] = ["pepper.key", "master.key", "log.key"];
 
-/// The log's key before the present one.
-const OLD: &str = "log.old.key";
+/// What the files of the log's former keys begin with; none is ever overwritten, since an older backup names one of them.
+const FORMER: &str = "log.old-";
 /// The log's next key, until the log says that it is the present one.
 const NEXT: &str = "log.next.key";
 
@@ -67,7 +67,7 @@ const NEXT: &str = "log.next.key";
 pub struct Fingerprints {
     /// Of `pepper.key`, `master.key` and `log.key`.
     pub files: [[u8; 32]; FILES.len()],
-    /// Of `log.old.key`, if that key still signs along.
+    /// Of the log's key before the present one, if it still signs along.
     pub log_old: Option<[u8; 32]>,
 }
 
@@ -86,9 +86,9 @@ impl Secrets {
         let mut keys = Vec::with_capacity(FILES.len());
         for (place, name) in FILES.iter().enumerate() {
             let mut path = dir.join(name);
-            // The log's next key, if the store says that it is the present one and the files are about to follow.
+            // The store of a backup names a former key, and one whose key just changed the next.
             if let Some(expected) = expected.filter(|_| *name == FILES[2]) {
-                path = place_of_log_key(dir, [FILES[2], NEXT], &expected.files[place]);
+                path = place_of_log_key(dir, &expected.files[place]).unwrap_or(path);
             }
             // A first start was cut off while it made the file: it holds nothing.
             if expected.is_none() && std::fs::metadata(&path).is_ok_and(|file| file.len() == 0) {
@@ -211,9 +211,9 @@ pub(crate) fn make_next(dir: &Path, env: &dyn Env) -> Result<Key, SecretError> {
 
 /// The store says which key is the present one: a change that was cut off is finished. Only for who has the store's lock.
 pub(crate) fn finish_rotation(dir: &Path, present: &[u8; 32]) -> Result<(), SecretError> {
-    let (next, log, old) = (dir.join(NEXT), dir.join(FILES[2]), dir.join(OLD));
-    let is_present = |path: &Path| read_key(path).is_ok_and(|key| log_fingerprint(&key) == *present);
-    if is_present(&log) || !is_present(&next) {
+    let (next, log) = (dir.join(NEXT), dir.join(FILES[2]));
+    let fingerprint_of = |path: &Path| read_key(path).ok().map(|key| log_fingerprint(&key));
+    if fingerprint_of(&log) == Some(*present) || fingerprint_of(&next) != Some(*present) {
         return Ok(());
     }
     let rename = |from: &Path, to: &Path| {
@@ -222,36 +222,44 @@ pub(crate) fn finish_rotation(dir: &Path, present: &[u8; 32]) -> Result<(), Secr
             .map_err(|error| SecretError::Io { path: to.to_owned(), error })
     };
     // It is gone if the change was cut off between the two.
-    if log.exists() {
-        rename(&log, &old)?;
+    if let Some(former) = fingerprint_of(&log) {
+        rename(&log, &former_log_key(dir, &former))?;
     }
     rename(&next, &log)
 }
 
-/// The first of the files that holds this key of the log, else the first.
-fn place_of_log_key(dir: &Path, names: [&str; 2], expected: &[u8; 32]) -> PathBuf {
-    let holds = |name: &&str| read_key(&dir.join(name)).is_ok_and(|key| log_fingerprint(&key) == *expected);
-    dir.join(names.into_iter().find(holds).unwrap_or(names[0]))
+/// Where a former key of the log is kept.
+fn former_log_key(dir: &Path, fingerprint: &[u8; 32]) -> PathBuf {
+    let id = fingerprint[..4].iter().fold(0_u32, |number, byte| number << 8 | u32::from(*byte));
+    dir.join(format!("{FORMER}{id:08x}.key"))
+}
+
+/// Every file that may hold a key of the log, the present one first.
+fn log_key_files(dir: &Path) -> Vec<PathBuf> {
+    let is_former = |name: &str| name.starts_with(FORMER) && name.ends_with(".key");
+    let former = std::fs::read_dir(dir).into_iter().flatten().filter_map(|file| file.ok()?.file_name().into_string().ok());
+    let former = former.filter(|name| is_former(name)).map(|name| dir.join(name));
+    [dir.join(FILES[2]), dir.join(NEXT)].into_iter().chain(former).collect()
+}
+
+/// The file that holds this key of the log.
+fn place_of_log_key(dir: &Path, expected: &[u8; 32]) -> Option<PathBuf> {
+    log_key_files(dir).into_iter().find(|path| read_key(path).is_ok_and(|key| log_fingerprint(&key) == *expected))
 }
 
 /// The keys of the log that a store names: the present one, and the one before if it still signs along.
 pub(crate) fn log_keys(dir: &Path, expected: &Fingerprints) -> Result<(Key, Option<Key>), SecretError> {
-    let old = expected.log_old.map(|old| read_log_key(dir, [OLD, FILES[2]], &old)).transpose()?;
-    Ok((read_log_key(dir, [FILES[2], NEXT], &expected.files[2])?, old))
+    let read = |expected: &[u8; 32], missing: PathBuf| match place_of_log_key(dir, expected) {
+        Some(path) => read_key(&path),
+        None => Err(SecretError::Missing(missing)),
+    };
+    let old = expected.log_old.map(|old| read(&old, former_log_key(dir, &old))).transpose()?;
+    Ok((read(&expected.files[2], dir.join(FILES[2]))?, old))
 }
 
-fn read_log_key(dir: &Path, names: [&str; 2], expected: &[u8; 32]) -> Result<Key, SecretError> {
-    let path = place_of_log_key(dir, names, expected);
-    match read_key(&path) {
-        Err(SecretError::Io { error, .. }) if error.kind() == std::io::ErrorKind::NotFound => Err(SecretError::Missing(path)),
-        Ok(key) if log_fingerprint(&key) != *expected => Err(SecretError::Wrong(path)),
-        other => other,
-    }
-}
-
-/// The log's key before the present one, if its file is there, whether or not it still signs.
-pub fn old_log_key(dir: &Path) -> Option<Key> {
-    read_key(&dir.join(OLD)).ok()
+/// Every key that the log has or had in this directory.
+pub(crate) fn all_log_keys(dir: &Path) -> Vec<Key> {
+    log_key_files(dir).iter().filter_map(|path| read_key(path).ok()).collect()
 }
 
 fn read_key(path: &Path) -> Result<Key, SecretError> {

@@ -1,16 +1,16 @@
 //! A witness of other businesses' logs: it cosigns each as it grows, and never two histories of one (C2SP tlog-witness).
 //!
-//! Its directory holds `witness.key`, one file per log in `logs/` with the checkpoint that it cosigned last, and in
-//! `conflicts/` what a log signed that contradicts it, another root of the same size: proof of two histories. One of
-//! another size is refused unless it is proved to be a continuation, but nothing follows from it alone.
+//! Its directory holds `witness.key`; `cosigned.json`, its memory: the checkpoint of each log that it cosigned last; and in
+//! `conflicts/` what convicts a log: two roots of one size, both under its key. A checkpoint of another size is refused
+//! unless it is proved to be a continuation, but nothing follows from it alone.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use desist_proof::checkpoint::SignedCheckpoint;
+use desist_proof::checkpoint::{CheckpointError, SignedCheckpoint};
 use desist_proof::note::{Algorithm, KeyError, Signer, Verifier};
 use desist_proof::witness::{AddCheckpoint, Refused, RequestError};
 use sha2::{Digest as _, Sha256};
@@ -21,10 +21,10 @@ use crate::notary::replace;
 use crate::secrets::write_secret;
 
 const KEY: &str = "witness.key";
-const LOGS: &str = "logs";
+const MEMORY: &str = "cosigned.json";
 const CONFLICTS: &str = "conflicts";
-/// Most conflicts that are kept: one is enough to convict a log, and a log could send them without end.
-pub const CONFLICTS_MAX: usize = 100;
+/// Largest memory that is read: ten thousand logs.
+const MEMORY_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a witness does not start.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,7 @@ pub enum WitnessError {
     #[error("--name: {0}")]
     Name(KeyError),
     /// The key file is not one.
-    #[error("{path}: {error}; put the file back from its backup")]
+    #[error("{path}: {error}; if the key is lost, retire this witness: move its directory away and start a new one")]
     Key {
         /// The file.
         path: PathBuf,
@@ -66,7 +66,7 @@ pub enum WitnessError {
     },
     /// The memory is gone or damaged. Going on could cosign a second history.
     #[error(
-        "{0} is missing or is not what this witness cosigned; put it back from its backup. If it is lost, retire this witness: move its directory away and start a new one, with a new key"
+        "{0} is missing or is not what this witness cosigned. An older copy would let it cosign a second history: retire this witness, move its directory away and start a new one, with a new key"
     )]
     Memory(PathBuf),
 }
@@ -92,8 +92,8 @@ pub struct Watched {
     pub origin: String,
     /// Entries that were cosigned last.
     pub size: u64,
-    /// Contradictions that the log signed.
-    pub conflicts: usize,
+    /// Whether the log signed two roots of one size.
+    pub convicted: bool,
 }
 
 /// A witness that runs.
@@ -102,7 +102,7 @@ pub struct Witness {
     logs: Vec<Verifier>,
     dir: PathBuf,
     env: Arc<dyn Env>,
-    cosigned: Mutex<HashMap<String, SignedCheckpoint>>,
+    cosigned: Mutex<BTreeMap<String, SignedCheckpoint>>,
     _lock: File,
 }
 
@@ -113,16 +113,20 @@ impl Witness {
             let path = path.to_owned();
             move |error| WitnessError::Io { path, error }
         };
-        let (key, memory) = (dir.join(KEY), dir.join(LOGS));
+        let (key, memory) = (dir.join(KEY), dir.join(MEMORY));
         let make = |path: &Path| std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io(path));
-        let first = !key.exists();
-        if first {
+        if !key.exists() {
             let seed = Zeroizing::new(random::<32>(env.as_ref()));
             let signer = Signer::new(name.ok_or(WitnessError::NoName)?, Algorithm::Cosignature, &seed).map_err(WitnessError::Name)?;
-            make(&memory)?;
+            make(dir)?;
             make(&dir.join(CONFLICTS))?;
-            // The key last: with it the memory is part of the witness, and must be there at each start.
-            write_secret(&key, format!("{}\n", *Zeroizing::new(signer.secret_text())).as_bytes()).map_err(io(&key))?;
+            replace(&memory, b"{}\n").map_err(io(&memory))?;
+            // The key last and whole: with it the memory is part of the witness, and must be there at each start.
+            let next = dir.join("witness.key.next");
+            let _ = std::fs::remove_file(&next);
+            let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(signer.secret_text())));
+            write_secret(&next, text.as_bytes()).and_then(|()| std::fs::rename(&next, &key)).map_err(io(&key))?;
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(io(dir))?;
         }
         let lock = File::create(dir.join("lock")).map_err(io(dir))?;
         match lock.try_lock() {
@@ -150,40 +154,59 @@ impl Witness {
         let mut request = AddCheckpoint::parse(body)?;
         // Held until the end: check and memory are one step, or an older checkpoint could follow a newer one.
         let mut cosigned = self.cosigned.lock().unwrap_or_else(PoisonError::into_inner);
-        let origin = request.checkpoint.unverified().origin().to_owned();
-        if let Err(refused) = request.check(&self.logs, cosigned.get(&origin).map(SignedCheckpoint::unverified)) {
-            match refused {
-                Refused::OtherRoot(_) => self.keep_conflict(&origin, body, &request),
+        let asked = request.checkpoint.unverified().clone();
+        let seen = cosigned.get(asked.origin());
+        if let Err(refused) = request.check(&self.logs, seen.map(SignedCheckpoint::unverified)) {
+            match (refused, seen) {
+                (Refused::OtherRoot(_), Some(seen)) => self.convict(asked.origin(), seen, &request.checkpoint),
                 // Anybody can send a checkpoint that the log signed with a proof that is none: it says nothing of the log.
-                Refused::Proof => tracing::warn!(origin, "a checkpoint came without a proof that the log grew to it"),
+                (Refused::Proof, _) => {
+                    tracing::debug!(origin = asked.origin(), "a checkpoint came without a proof that the log grew to it")
+                }
                 _ => {}
             }
             return Err(refused.into());
         }
         let now = u64::try_from(self.env.now_ms().div_euclid(1000)).unwrap_or_default();
         let unsigned = |error| NotCosigned::Request(RequestError::Checkpoint(error));
-        let line = self
-            .signer
-            .sign(&request.checkpoint.unverified().to_string(), now.max(1))
-            .map_err(|error| unsigned(desist_proof::checkpoint::CheckpointError::Note(error)))?
-            .to_string();
+        let line = self.signer.sign(&asked.to_string(), now.max(1)).map_err(|error| unsigned(CheckpointError::Note(error)))?.to_string();
+        // Seen before: there is nothing new to remember, and anybody can ask for it again and again.
+        if seen.is_some_and(|seen| *seen.unverified() == asked) {
+            return Ok(line);
+        }
         request.checkpoint.add(&line, self.verifier()).map_err(unsigned)?;
-        let path = self.dir.join(LOGS).join(file_name(&origin));
-        replace(&path, request.checkpoint.to_string().as_bytes()).map_err(NotCosigned::NotKept)?;
-        cosigned.insert(origin, request.checkpoint);
+        let before = cosigned.insert(asked.origin().to_owned(), request.checkpoint);
+        let texts: BTreeMap<_, _> = cosigned.iter().map(|(origin, checkpoint)| (origin, checkpoint.to_string())).collect();
+        let text = serde_json::to_string(&texts).expect("texts are always JSON");
+        if let Err(error) = replace(&self.dir.join(MEMORY), text.as_bytes()) {
+            match before {
+                Some(before) => cosigned.insert(asked.origin().to_owned(), before),
+                None => cosigned.remove(asked.origin()),
+            };
+            return Err(NotCosigned::NotKept(error));
+        }
         Ok(line)
     }
 
-    /// A log signed two roots of one size. That is worth keeping, whatever it does next.
-    fn keep_conflict(&self, origin: &str, body: &str, request: &AddCheckpoint) {
-        let dir = self.dir.join(CONFLICTS);
-        let name = format!("{}-{}", file_name(origin), hex(&request.checkpoint.unverified().root()[..8]));
-        let full = std::fs::read_dir(&dir).map_or(true, |files| files.count() >= CONFLICTS_MAX);
-        if !full && let Err(error) = replace(&dir.join(name), body.as_bytes()) {
-            tracing::error!(%error, "a conflict could not be kept");
+    /// A log signed two roots of one size. Both are kept, whatever it does next; one such pair is enough.
+    fn convict(&self, origin: &str, seen: &SignedCheckpoint, second: &SignedCheckpoint) {
+        let [cosigned, contradiction] = conflict_files(&self.dir, origin);
+        if contradiction.exists() {
+            return;
         }
         tracing::error!(origin, "the log signed a second history; see desist witness status");
+        let kept = replace(&cosigned, seen.to_string().as_bytes()).and_then(|()| replace(&contradiction, second.to_string().as_bytes()));
+        if let Err(error) = kept {
+            tracing::error!(%error, "what the log signed could not be kept");
+        }
     }
+}
+
+/// Where the two checkpoints of one size of a log are kept, the one that was cosigned first.
+fn conflict_files(dir: &Path, origin: &str) -> [PathBuf; 2] {
+    // An origin may have any characters.
+    let hash = Sha256::digest(origin)[..8].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    ["cosigned", "second"].map(|which| dir.join(CONFLICTS).join(format!("{hash:016x}-{which}")))
 }
 
 /// What a witness in this directory knows, without running it.
@@ -191,53 +214,27 @@ pub fn watched(dir: &Path) -> Result<(Verifier, Vec<Watched>), WitnessError> {
     let key = dir.join(KEY);
     let text = Zeroizing::new(std::fs::read_to_string(&key).map_err(|error| WitnessError::Io { path: key.clone(), error })?);
     let signer: Signer = text.trim().parse().map_err(|error| WitnessError::Key { path: key, error })?;
-    let memory = recall(&dir.join(LOGS), signer.verifier())?;
-    let conflicts: Vec<_> = std::fs::read_dir(dir.join(CONFLICTS))
-        .map_err(|error| WitnessError::Io { path: dir.join(CONFLICTS), error })?
-        .filter_map(|file| file.ok()?.file_name().into_string().ok())
-        .collect();
-    let mut watched: Vec<_> = memory
-        .into_iter()
-        .map(|(origin, checkpoint)| {
-            let name = file_name(&origin);
-            let conflicts = conflicts.iter().filter(|conflict| conflict.starts_with(&name)).count();
-            Watched { origin, size: checkpoint.unverified().size(), conflicts }
-        })
-        .collect();
-    watched.sort_by(|a, b| a.origin.cmp(&b.origin));
-    Ok((signer.verifier().clone(), watched))
+    let memory = recall(&dir.join(MEMORY), signer.verifier())?;
+    let watched = memory.into_iter().map(|(origin, checkpoint)| Watched {
+        convicted: conflict_files(dir, &origin)[1].exists(),
+        size: checkpoint.unverified().size(),
+        origin,
+    });
+    Ok((signer.verifier().clone(), watched.collect()))
 }
 
-/// Reads what was cosigned, each file under the witness's own signature.
-fn recall(memory: &Path, witness: &Verifier) -> Result<HashMap<String, SignedCheckpoint>, WitnessError> {
-    let mut cosigned = HashMap::new();
-    for file in std::fs::read_dir(memory).map_err(|_| WitnessError::Memory(memory.to_owned()))? {
-        let path = file.map_err(|error| WitnessError::Io { path: memory.to_owned(), error })?.path();
-        if path.extension().is_some() {
-            // A write that was cut off before it took the place of the file.
-            continue;
-        }
-        let lost = || WitnessError::Memory(path.clone());
-        let text = std::fs::read_to_string(&path).map_err(|_| lost())?;
-        let checkpoint = SignedCheckpoint::parse(&text).map_err(|_| lost())?;
-        let origin = checkpoint.unverified().origin().to_owned();
-        if !checkpoint.is_cosigned_by(witness) || path.file_name().is_none_or(|name| *name != *file_name(&origin)) {
-            return Err(lost());
-        }
-        cosigned.insert(origin, checkpoint);
+/// Reads what was cosigned, each checkpoint under the witness's own signature.
+fn recall(memory: &Path, witness: &Verifier) -> Result<BTreeMap<String, SignedCheckpoint>, WitnessError> {
+    let lost = || WitnessError::Memory(memory.to_owned());
+    if std::fs::metadata(memory).map_err(|_| lost())?.len() > MEMORY_BYTES_MAX {
+        return Err(lost());
     }
-    Ok(cosigned)
-}
-
-/// An origin may have any characters.
-fn file_name(origin: &str) -> String {
-    hex(&Sha256::digest(origin)[..16])
-}
-
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        write!(text, "{byte:02x}").expect("a String takes all writes");
-        text
-    })
+    let text = std::fs::read_to_string(memory).map_err(|_| lost())?;
+    let texts: BTreeMap<String, String> = serde_json::from_str(&text).map_err(|_| lost())?;
+    let read = |(origin, text): (String, String)| {
+        let checkpoint = SignedCheckpoint::parse(&text).ok()?;
+        let is_ours = checkpoint.is_cosigned_by(witness) && checkpoint.unverified().origin() == origin;
+        is_ours.then_some((origin, checkpoint))
+    };
+    texts.into_iter().map(read).collect::<Option<_>>().ok_or_else(lost)
 }

@@ -131,6 +131,13 @@ impl SignedCheckpoint {
     /// have signed: how many are enough is for the caller to say. A log that changed its key has several, and the
     /// signature of one is enough; the error is that of the first.
     pub fn open(&self, logs: &(impl AsRef<[Verifier]> + ?Sized), witnesses: &[Verifier]) -> Result<Opened, CheckpointError> {
+        // The message of a cosignature has no name in it. One key under two names would make one witness look like two (C2SP
+        // tlog-cosignature, section "Ed25519 signed message"), and the log under a second name would look like a witness.
+        let keys: Vec<_> = logs.as_ref().iter().chain(witnesses).collect();
+        let is_shared = |(place, key): (usize, &&Verifier)| keys[..place].iter().any(|other| other.public_key() == key.public_key());
+        if keys.iter().enumerate().any(is_shared) {
+            return Err(CheckpointError::SharedKey);
+        }
         let mut first = None;
         for log in logs.as_ref() {
             match self.open_with(log, witnesses) {
@@ -146,12 +153,6 @@ impl SignedCheckpoint {
         let mut known = vec![log];
         for witness in witnesses {
             check_witness(witness)?;
-            // The message of a cosignature has no name in it. One key under two names would make one
-            // witness look like two (C2SP tlog-cosignature, section "Ed25519 signed message"), and the
-            // log under a second name would look like a witness.
-            if known.iter().any(|other| other.public_key() == witness.public_key()) {
-                return Err(CheckpointError::SharedKey);
-            }
             known.push(witness);
         }
         let verified = self.note.verify(&known).map_err(CheckpointError::Note)?;

@@ -10,18 +10,22 @@ use desist_proof::checkpoint::SignedCheckpoint;
 use desist_proof::note::Verifier;
 use desist_proof::proof;
 use desist_proof::witness::{AddCheckpoint, SIZE_TYPE};
-use desist_store::{StoreError, tiles};
+use desist_store::tiles;
 
 use crate::engine::Shared;
 use crate::env::{Answer, Outgoing, SendError};
 
-/// How long a checkpoint waits for its cosignatures: with the notary's pace, it is still shown within a second.
-const GATHER: Duration = Duration::from_millis(700);
-/// How long a witness may take to answer; what comes after [`GATHER`] is added to the checkpoint that is shown.
+/// How long a checkpoint waits for its cosignatures: with the notary's pace, and an entry that came just after the last
+/// signature, it is still shown within a second. A witness that was late is not waited for again until it is in time.
+const GATHER: Duration = Duration::from_millis(300);
+/// Checkpoints that late cosignatures are added to: those of the time that a witness may take to answer.
+pub(super) const RECENT_MAX: usize = 32;
+/// How long a witness may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest answer of a witness: a hundred signature lines of a few hundred bytes each.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
-/// How long a witness may fail before it is lost, in milliseconds: longer than a restart takes.
+/// How long a witness may fail before it is lost, in milliseconds: longer than a restart takes. As long it has to be
+/// good before it is found again: each alarm is an entry of the log, and asks it anew.
 const LOST_AFTER_MS: i64 = 60_000;
 /// The first wait after a failure, in milliseconds; each further one is twice as long.
 const RETRY_MS: i64 = 1_000;
@@ -58,6 +62,11 @@ struct Asked {
     failures: u32,
     again_ms: i64,
     busy: bool,
+    /// Its last answer came after the checkpoint was shown.
+    late: bool,
+    /// The checkpoint for which it said that it is at another size than we thought.
+    corrected: Option<u64>,
+    good_since_ms: Option<i64>,
 }
 
 /// All witnesses of a log.
@@ -67,10 +76,10 @@ pub(super) struct Witnesses {
     tell: Sender<Told>,
 }
 
-/// Who answered, about which size, and what.
+/// Who answered, about which checkpoint, and what.
 struct Told {
     key: Verifier,
-    size: u64,
+    checkpoint: SignedCheckpoint,
     answer: Result<Answer, SendError>,
 }
 
@@ -98,48 +107,62 @@ impl Witnesses {
                     failures: 0,
                     again_ms: 0,
                     busy: false,
+                    late: false,
+                    corrected: None,
+                    good_since_ms: None,
                 },
             })
             .collect();
     }
 
-    /// Asks everyone for what is missing on the checkpoint, and takes what comes; for a `new` checkpoint it waits for
-    /// those that usually answer. Returns whether a cosignature was added.
-    pub(super) fn cosign(&mut self, shared: &Shared, checkpoint: &mut SignedCheckpoint, new: bool) -> Result<bool, StoreError> {
+    /// Asks everyone for what is missing on the newest of the recent checkpoints, and adds what comes to the one that it is
+    /// about; for a `new` one it waits for those that are usually in time. Returns whether a cosignature was added.
+    pub(super) fn cosign(&mut self, shared: &Shared, recent: &mut [SignedCheckpoint], new: bool) -> bool {
         let mut added = false;
         let until = Instant::now() + if new { GATHER } else { Duration::ZERO };
         loop {
             while let Ok(told) = self.answers.try_recv() {
-                added |= self.take(told, checkpoint, shared.env.now_ms());
+                added |= self.take(told, recent, shared.env.now_ms());
             }
-            self.ask(shared, checkpoint)?;
+            let Some(newest) = recent.last() else { return added };
+            self.ask(shared, newest);
             let patience = until.saturating_duration_since(Instant::now());
-            if patience.is_zero() || !self.asked.iter().any(|asked| asked.busy && asked.state.failing.is_none()) {
-                return Ok(added);
+            if patience.is_zero() || !self.asked.iter().any(Asked::is_awaited) {
+                self.asked.iter_mut().for_each(|asked| asked.late |= new && asked.busy);
+                return added;
             }
             if let Ok(told) = self.answers.recv_timeout(patience) {
-                added |= self.take(told, checkpoint, shared.env.now_ms());
+                added |= self.take(told, recent, shared.env.now_ms());
             }
         }
     }
 
     /// How each is doing.
-    pub(super) fn states(&self) -> Vec<WitnessState> {
+    pub(super) fn states(&mut self, now: i64) -> Vec<WitnessState> {
+        for asked in &mut self.asked {
+            asked.state.lost &= asked.good_since_ms.is_none_or(|since| now - since < LOST_AFTER_MS);
+        }
         self.asked.iter().map(|asked| asked.state.clone()).collect()
     }
 
-    fn ask(&mut self, shared: &Shared, checkpoint: &SignedCheckpoint) -> Result<(), StoreError> {
-        let Some(outbound) = &shared.outbound else { return Ok(()) };
+    fn ask(&mut self, shared: &Shared, checkpoint: &SignedCheckpoint) {
+        let Some(outbound) = &shared.outbound else { return };
         let (now, size) = (shared.env.now_ms(), checkpoint.unverified().size());
-        let lacks = |asked: &Asked| !asked.busy && asked.again_ms <= now && !checkpoint.is_cosigned_by(&asked.at.key);
+        // A clock that was set back must not silence a witness for as long.
+        let is_due = |asked: &Asked| asked.again_ms <= now || asked.again_ms > now + RETRY_MS_MAX;
+        let lacks = |asked: &Asked| !asked.busy && is_due(asked) && !checkpoint.is_cosigned_by(&asked.at.key);
         for asked in self.asked.iter_mut().filter(|asked| lacks(asked)) {
             // A size beyond the log's is what the witness said of a log that lost entries: nothing can be proved to it.
             let old_size = asked.state.cosigned.unwrap_or(0).min(size);
             let mut proof = Vec::new();
-            shared.readers.read(&mut |read| {
+            let proved = shared.readers.read(&mut |read| {
                 proof = proof::consistency(old_size, size, &mut |id| tiles::tile(read, id)).map_err(tiles::damaged)?;
                 Ok(())
-            })?;
+            });
+            if let Err(error) = proved {
+                asked.fail(now, error.to_string(), false);
+                continue;
+            }
             let body = AddCheckpoint { old_size, proof, checkpoint: checkpoint.clone() }.to_string();
             let request = Outgoing {
                 method: "POST",
@@ -151,15 +174,14 @@ impl Witnesses {
                 allow_private: asked.at.allow_private,
             };
             asked.busy = true;
-            let (tell, key) = (self.tell.clone(), asked.at.key.clone());
+            let (tell, key, checkpoint) = (self.tell.clone(), asked.at.key.clone(), checkpoint.clone());
             // Nobody listens any more once the notary stopped.
-            outbound.send(request, Box::new(move |answer| drop(tell.send(Told { key, size, answer }))));
+            outbound.send(request, Box::new(move |answer| drop(tell.send(Told { key, checkpoint, answer }))));
         }
-        Ok(())
     }
 
-    /// Returns whether a cosignature was added to the checkpoint.
-    fn take(&mut self, told: Told, checkpoint: &mut SignedCheckpoint, now: i64) -> bool {
+    /// Returns whether a cosignature was added to one of the recent checkpoints.
+    fn take(&mut self, told: Told, recent: &mut [SignedCheckpoint], now: i64) -> bool {
         // It may have been taken out of the configuration meanwhile.
         let Some(asked) = self.asked.iter_mut().find(|asked| asked.at.key == told.key) else { return false };
         asked.busy = false;
@@ -171,17 +193,16 @@ impl Witnesses {
             }
         };
         let text = std::str::from_utf8(&answer.body).unwrap_or_default();
+        let mut about = told.checkpoint;
+        let size = about.unverified().size();
         match answer.status {
-            200 if told.size != checkpoint.unverified().size() => {
-                // Of a checkpoint that is shown no more: it tells how far the witness is.
-                asked.state.cosigned = Some(told.size);
-                false
-            }
-            200 => match checkpoint.add(text, &asked.at.key) {
+            200 => match about.add(text, &asked.at.key) {
                 Ok(()) => {
-                    asked.state = WitnessState { cosigned: Some(told.size), failing: None, lost: false, ..asked.state.clone() };
-                    (asked.failures, asked.again_ms) = (0, 0);
-                    true
+                    asked.good(now, size);
+                    let newest = recent.last().map(|newest| newest.unverified().size());
+                    asked.late &= newest != Some(size);
+                    let same = recent.iter_mut().rev().find(|one| one.unverified() == about.unverified());
+                    same.is_some_and(|one| one.add(text, &asked.at.key).is_ok())
                 }
                 Err(error) => {
                     asked.fail(now, format!("its answer is no cosignature: {error}"), true);
@@ -189,15 +210,17 @@ impl Witnesses {
                 }
             },
             409 if answer.header("content-type").is_some_and(|kind| kind.starts_with(SIZE_TYPE)) => {
-                let size = text.strip_suffix('\n').and_then(|size| size.parse::<u64>().ok());
-                match size {
-                    // Asked again at once, from where it is.
-                    Some(size) if size <= told.size && asked.state.cosigned != Some(size) => asked.state.cosigned = Some(size),
-                    Some(size) if size > told.size => {
-                        asked.state.cosigned = Some(size);
-                        if size > checkpoint.unverified().size() {
-                            asked.fail(now, format!("it cosigned {size} entries of this log, which has {}", told.size), true);
-                        }
+                match text.strip_suffix('\n').and_then(|size| size.parse::<u64>().ok()) {
+                    Some(cosigned) if cosigned > size && recent.last().is_some_and(|newest| cosigned > newest.unverified().size()) => {
+                        asked.state.cosigned = Some(cosigned);
+                        asked.fail(now, format!("it cosigned {cosigned} entries of this log, which has {size}"), true);
+                    }
+                    // Asked again at once, from where it is, but once only.
+                    Some(cosigned) if asked.state.cosigned != Some(cosigned) && asked.corrected != Some(size) => {
+                        (asked.state.cosigned, asked.corrected) = (Some(cosigned), Some(size));
+                    }
+                    Some(cosigned) if asked.state.cosigned != Some(cosigned) => {
+                        asked.fail(now, "it says another size each time".to_owned(), false);
                     }
                     _ => asked.fail(now, "it cosigned another history of this log".to_owned(), true),
                 }
@@ -222,11 +245,22 @@ impl Witnesses {
 }
 
 impl Asked {
+    /// Whether a checkpoint waits for it.
+    fn is_awaited(&self) -> bool {
+        self.busy && !self.late && self.state.failing.is_none()
+    }
+
+    fn good(&mut self, now: i64, size: u64) {
+        self.good_since_ms = self.good_since_ms.or(Some(now));
+        (self.failures, self.again_ms, self.corrected, self.state.failing) = (0, 0, None, None);
+        self.state.cosigned = self.state.cosigned.max(Some(size));
+    }
+
     fn fail(&mut self, now: i64, why: String, refused: bool) {
         let since = self.state.failing.as_ref().map_or(now, |(since, _)| *since);
         self.state.lost |= refused || now - since >= LOST_AFTER_MS;
         self.again_ms = now + RETRY_MS.saturating_mul(1 << self.failures.min(6)).min(RETRY_MS_MAX);
         self.failures += 1;
-        self.state.failing = Some((since, why));
+        (self.state.failing, self.good_since_ms) = (Some((since, why)), None);
     }
 }

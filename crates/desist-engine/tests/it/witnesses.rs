@@ -9,7 +9,7 @@ use desist_engine::engine::Engine;
 use desist_engine::env::{Answer, Done, Env, Outbound, Outgoing, SendError};
 use desist_engine::notary;
 use desist_engine::notary::witnesses::WitnessAt;
-use desist_engine::witness::{CONFLICTS_MAX, NotCosigned, Witness, WitnessError, watched};
+use desist_engine::witness::{NotCosigned, Witness, WitnessError, watched};
 use desist_proof::checkpoint::{CheckpointError, SignedCheckpoint, verify_pair};
 use desist_proof::note::{Algorithm, Signer, Verifier};
 use desist_proof::proof::{ProofError, consistency};
@@ -185,9 +185,21 @@ fn an_answer_that_comes_late_is_added_to_what_is_shown() {
     let real = &witnesses[0].1;
     until("cosigned", || is_cosigned(&engine, &[real.verifier()]));
     world.put("w.example/1", Host::Silent(Vec::new()));
-    people(&engine, 0, 3);
+    let id = people(&engine, 0, 3)[0];
     let shown = signed(&engine);
     assert!(!shown.checkpoint.is_cosigned_by(real.verifier()));
+    // The log goes on, so that the answer will be about a checkpoint that is not the last.
+    people(&engine, 3, 3);
+    assert!(signed(&engine).size() > shown.size());
+    let trust = || {
+        let receipt = engine.read(|read| {
+            let row = read.request(id)?.expect("recorded");
+            notary::receipt(read, engine.shared(), &row)
+        });
+        let receipt = receipt.expect("reads").expect("allowed").expect("signed");
+        receipt.verify(&engine.shared().notary.verifier(), &[real.verifier().clone()]).expect("good").trust()
+    };
+    assert_eq!(trust(), Trust::SelfAttested);
     let host = std::mem::replace(world.0.lock().expect("whole").get_mut("w.example/1").expect("there"), Host::Witness(Arc::clone(real)));
     let Host::Silent(mut waiting) = host else { panic!("it was silent") };
     let size = engine.read(|read| {
@@ -197,8 +209,9 @@ fn an_answer_that_comes_late_is_added_to_what_is_shown() {
         Ok(real.add(&request.to_string()))
     });
     waiting.pop().expect("asked")(Ok(answer(size.expect("reads"))));
+    until("the receipt carries it", || matches!(trust(), Trust::Witnessed { .. }));
+    // With nothing new the last one gets its own.
     until("added", || is_cosigned(&engine, &[real.verifier()]));
-    assert_eq!(engine.shared().notary.published().expect("shown").size(), shown.size());
     engine.close();
 }
 
@@ -289,8 +302,8 @@ fn a_log_that_its_operator_rewrote_is_caught_by_a_witness_and_by_two_receipts() 
     assert!(!signed(&rewritten).checkpoint.is_cosigned_by(witness.verifier()), "the witness does not lend its name");
     let (_, logs) = watched(&witnesses[0].0.path().join("w")).expect("reads");
     assert_eq!(
-        (logs[0].size, logs[0].conflicts),
-        (honest.size(), 0),
+        (logs[0].size, logs[0].convicted),
+        (honest.size(), false),
         "it remembers the honest log, and only two roots of one size convict"
     );
     // Two holders of receipts, one of each history, compare what the log signed.
@@ -322,20 +335,20 @@ fn a_witness_remembers_and_never_runs_without_its_memory() {
     assert_eq!(again.verifier(), &key);
     drop(again);
     assert_eq!(watched(&path).expect("reads").1[0].size, size);
-    let file = std::fs::read_dir(path.join("logs")).expect("there").next().expect("one log").expect("reads").path();
+    let file = path.join("cosigned.json");
     let memory = std::fs::read(&file).expect("reads");
     for damaged in [&memory[..memory.len() - 9], b"", &[b"x", &memory[..]].concat()] {
         std::fs::write(&file, damaged).expect("writes");
         assert!(matches!(open(None), Err(WitnessError::Memory(_))));
     }
-    std::fs::remove_dir_all(path.join("logs")).expect("there");
+    std::fs::remove_file(&file).expect("there");
     assert!(matches!(open(None), Err(WitnessError::Memory(_))));
     let fresh = Witness::open(&dir.path().join("new"), None, logs.clone(), Arc::clone(&env) as Arc<dyn Env>);
     assert!(matches!(fresh, Err(WitnessError::NoName)));
 }
 
 #[test]
-fn conflicts_are_kept_up_to_their_limit() {
+fn what_convicts_a_log_is_kept_whatever_it_does_next() {
     let log = Signer::new("log.example", Algorithm::Ed25519, &[3; 32]).expect("a name");
     let (dir, home) = (tempfile::tempdir().expect("a directory"), Home::new(67));
     let witness = Witness::open(&dir.path().join("w"), Some("w"), vec![log.verifier().clone()], Arc::clone(&home.env) as Arc<dyn Env>);
@@ -348,8 +361,16 @@ fn conflicts_are_kept_up_to_their_limit() {
         witness.add(&AddCheckpoint { old_size, proof: Vec::new(), checkpoint }.to_string())
     };
     ask(0, 0).expect("cosigned");
-    for root in 1..=CONFLICTS_MAX as u16 + 5 {
+    let convicted = || watched(&dir.path().join("w")).expect("reads").1[0].convicted;
+    assert!(!convicted());
+    for root in 1..=200 {
         assert!(matches!(ask(5, root), Err(NotCosigned::Refused(Refused::OtherRoot(5)))));
     }
-    assert_eq!(watched(&dir.path().join("w")).expect("reads").1[0].conflicts, CONFLICTS_MAX);
+    assert!(convicted());
+    // Two signed checkpoints of one size with two roots, and no more, however often the log contradicts itself.
+    let read = |name: &std::fs::DirEntry| std::fs::read_to_string(name.path()).expect("text");
+    let files = std::fs::read_dir(dir.path().join("w/conflicts")).expect("there").map(|file| read(&file.expect("reads")));
+    let open = |text: String| SignedCheckpoint::parse(&text).expect("a checkpoint").open(log.verifier(), &[]).expect("signed");
+    let [first, second] = &files.map(open).collect::<Vec<_>>()[..] else { panic!("two") };
+    assert_eq!(verify_pair(first, second, &[]), Err(CheckpointError::Consistency(ProofError::Forked)));
 }

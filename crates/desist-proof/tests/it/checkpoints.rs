@@ -131,6 +131,11 @@ fn keys_are_for_one_use() {
     let other = Checkpoint::new("other.example", 1, leaf(0)).expect("an origin");
     assert_eq!(SignedCheckpoint::sign(other, &log), Err(CheckpointError::OtherLog));
     assert_eq!(SignedCheckpoint::sign(of_size(&table, 1), &witness_key(1)), Err(CheckpointError::LogKeyType));
+    // Nor when the log has several keys, of which another one is good.
+    let (second, twin) = (key(ORIGIN, Algorithm::Ed25519, 77), key("other.example", Algorithm::Cosignature, 77));
+    let several = [second, log.verifier().clone()];
+    assert!(signed.open(&several, &[]).is_ok());
+    assert_eq!(signed.open(&several, &[twin]), Err(CheckpointError::SharedKey));
 }
 
 #[test]

@@ -62,6 +62,8 @@ pub fn run(args: &CheckArgs) -> Result<Finding, CliError> {
 /// Compares the store's state with its log, and opens everything in its vault. Returns what does not fit.
 pub fn examine(args: &StoreArgs, scope: Scope) -> Result<Vec<String>, CliError> {
     needs_store(args)?;
+    let keys = args.keys.clone().unwrap_or_else(|| args.data.join("keys"));
+    let mark = notary::mark_text(&notary::mark(&keys));
     let readers = SqliteReaders::open_read_only(&args.data)?;
     let mut found = Vec::new();
     let mut secrets = Ok(None);
@@ -80,13 +82,12 @@ pub fn examine(args: &StoreArgs, scope: Scope) -> Result<Vec<String>, CliError> 
             bar.set_position(done);
         })?);
         if let Some(expected) = fingerprints(read)? {
-            let keys = args.keys.clone().unwrap_or_else(|| args.data.join("keys"));
             match Secrets::open(&keys, Some(&expected), &System) {
                 Ok(opened) => {
                     if scope == Scope::All {
                         found.extend(vault::check(read, &Vault::new(&opened.master))?);
                     }
-                    found.extend(changed_log(read, &keys, &opened)?);
+                    found.extend(changed_log(read, &keys, &opened, &mark)?);
                     secrets = Ok(Some(opened));
                 }
                 Err(error) => secrets = Err(CliError::said(error.to_string())),
@@ -99,11 +100,21 @@ pub fn examine(args: &StoreArgs, scope: Scope) -> Result<Vec<String>, CliError> 
 }
 
 /// What does not fit between the log and the checkpoint that was signed last.
-fn changed_log(read: &mut dyn Read, keys: &Path, secrets: &Secrets) -> Result<Option<String>, StoreError> {
+fn changed_log(
+    read: &mut dyn Read,
+    keys: &Path,
+    secrets: &Secrets,
+    mark: &Result<Option<String>, NotaryError>,
+) -> Result<Option<String>, StoreError> {
     let path = notary::mark(keys);
+    let text = match mark {
+        Ok(Some(text)) => text.clone(),
+        Ok(None) => return Ok(None),
+        Err(error) => return Ok(Some(error.to_string())),
+    };
     let origin = read.meta("origin")?.and_then(|origin| String::from_utf8(origin).ok()).unwrap_or_default();
-    Ok(match notary::read_mark(&path, &notary::known_keys(&origin, secrets, keys)) {
-        Ok(Some(published)) if !notary::begins_with(read, &published)? => {
+    Ok(match notary::open_mark(&path, text, &notary::known_keys(&origin, secrets, keys)) {
+        Ok(published) if !notary::begins_with(read, &published)? => {
             Some(NotaryError::NotThePrefix { size: published.size(), path }.to_string())
         }
         Ok(_) => None,

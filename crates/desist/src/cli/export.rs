@@ -45,6 +45,10 @@ pub fn run(args: &ExportArgs) -> Result<Finding, CliError> {
     let What::Log { directory, store } = &args.what;
     needs_store(store)?;
     let keys = store.keys.clone().unwrap_or_else(|| store.data.join("keys"));
+    let mark = notary::mark(&keys);
+    let said = |error: notary::NotaryError| CliError::said(error.to_string());
+    let text = notary::mark_text(&mark).map_err(said)?;
+    let text = text.ok_or_else(|| CliError::said("the log was not signed yet; start the server once"))?;
     let readers = SqliteReaders::open_read_only(&store.data)?;
     let mut written = Err(CliError::said("the store was not read"));
     readers.read(&mut |read| {
@@ -58,14 +62,10 @@ pub fn run(args: &ExportArgs) -> Result<Finding, CliError> {
             }
         };
         let known = notary::known_keys(&origin, &secrets, &keys);
-        let published = match notary::read_mark(&notary::mark(&keys), &known) {
-            Ok(Some(published)) => published,
-            Ok(None) => {
-                written = Err(CliError::said("the log was not signed yet; start the server once"));
-                return Ok(());
-            }
+        let published = match notary::open_mark(&mark, text.clone(), &known) {
+            Ok(published) => published,
             Err(error) => {
-                written = Err(CliError::said(error.to_string()));
+                written = Err(said(error));
                 return Ok(());
             }
         };

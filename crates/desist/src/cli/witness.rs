@@ -137,26 +137,22 @@ async fn add_checkpoint(State(witness): State<Arc<Witness>>, body: String) -> Re
 }
 
 fn status(data: &Path, output: OutputArgs) -> Result<Finding, CliError> {
-    let (key, logs) = watched(data)?;
-    let conflicts: usize = logs.iter().map(|log| log.conflicts).sum();
+    let (key, logs) = watched(data).map_err(|error| CliError::said(format!("--data: {error}; name the directory of a witness")))?;
+    let is_clean = logs.iter().all(|log| !log.convicted);
     if output.json {
-        let logs: Vec<_> = logs.iter().map(|log| json!({ "origin": log.origin, "size": log.size, "conflicts": log.conflicts })).collect();
-        print_json(&json!({ "key": key.to_string(), "logs": logs, "conflicts": conflicts }))?;
+        let logs: Vec<_> =
+            logs.iter().map(|log| json!({ "origin": log.origin, "size": log.size, "second_history": log.convicted })).collect();
+        print_json(&json!({ "key": key.to_string(), "logs": logs, "clean": is_clean }))?;
     } else {
         say(&format!("witness {}", key.name()));
         for log in &logs {
             say(&format!("  {}  cosigned {} entries", log.origin, log.size));
-            if log.conflicts > 0 {
-                say(&format!(
-                    "  {}  SIGNED A SECOND HISTORY: {} checkpoints in {}",
-                    log.origin,
-                    log.conflicts,
-                    data.join("conflicts").display()
-                ));
+            if log.convicted {
+                say(&format!("  {}  SIGNED A SECOND HISTORY: both checkpoints are in {}", log.origin, data.join("conflicts").display()));
             }
         }
     }
-    Ok(if conflicts == 0 { Finding::Yes } else { Finding::No })
+    Ok(if is_clean { Finding::Yes } else { Finding::No })
 }
 
 /// Keys of logs: a witness's own would never sign a log.

@@ -184,17 +184,48 @@ fn a_new_key_and_the_one_before_are_both_good_unless_it_was_given_up() {
     assert_eq!(entries.matches("\"key_rotated\"").count(), 3);
     // The files of keys are for their owner alone, and a missing one is named.
     assert!(server.stop().success());
-    for name in ["log.key", "log.old.key"] {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(data.join("keys").join(name)).expect("there").permissions());
-        assert_eq!(mode & 0o777, 0o600, "{name}");
+    let keys = || std::fs::read_dir(data.join("keys")).expect("there").map(|file| file.expect("reads").path());
+    let former = || keys().filter(|path| path.to_string_lossy().contains("log.old-"));
+    assert_eq!(former().count(), 3, "no former key is overwritten");
+    for path in former().chain([data.join("keys/log.key")]) {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&path).expect("there").permissions());
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
     }
     let server = Server::start_in(&data, &[]);
     rotate(&server, &[]);
     assert!(server.stop().success());
-    std::fs::remove_file(data.join("keys/log.old.key")).expect("there");
+    former().for_each(|path| std::fs::remove_file(path).expect("there"));
     let refused = run(&data, &["opt-out", "email:four@example.org"]);
     assert_eq!(refused.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&refused.stderr).contains("log.old.key is missing"), "{refused:?}");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("log.old-") && said.contains(".key is missing"), "{said}");
+}
+
+#[test]
+fn a_backup_from_before_two_changes_of_the_key_opens_with_the_present_keys() {
+    let place = tempfile::tempdir().expect("a directory");
+    let (data, backup, restored) = (place.path().join("data"), place.path().join("backup.db"), place.path().join("restored"));
+    let server = Server::start_in(&data, &[]);
+    succeeded(&server.run(&["opt-out", "email:one@example.org"]));
+    succeeded(&server.run(&["backup", backup.to_str().expect("text")]));
+    let first = published(&server);
+    for more in [&["--compromised"][..], &[]] {
+        succeeded(&server.run(&[&["key", "rotate-log"], more].concat()));
+    }
+    assert!(server.stop().success());
+    let copied = Command::new("cp").arg("-r").arg(&data).arg(&restored).status().expect("runs");
+    assert!(copied.success());
+    for name in ["desist.db-wal", "desist.db-shm", "index.snapshot"] {
+        let _ = std::fs::remove_file(restored.join(name));
+    }
+    std::fs::copy(&backup, restored.join("desist.db")).expect("copies");
+    let server = Server::start_in(&restored, &[]);
+    assert_eq!(published(&server), first, "the store's own key");
+    assert_eq!(server.decide("email", "one@example.org").0, "deny");
+    // What was signed since is missing in it, and that is what the alarm says.
+    let status = server.run(&["status"]);
+    assert!(status.status.code() == Some(1) && String::from_utf8_lossy(&status.stdout).contains("log_changed"), "{status:?}");
+    assert!(server.stop().success());
 }
 
 #[test]
@@ -203,7 +234,7 @@ fn a_kill_at_any_step_of_a_change_of_the_key_leaves_one_history() {
     let data = place.path().join("data");
     assert!(Server::start_in(&data, &[]).stop().success());
     let (mut history, mut killed) = (History::default(), 0);
-    for (file, call) in steps(&["keys/log.next.key", "keys/log.key", "keys/log.old.key", "keys", "desist.db-wal"]) {
+    for (file, call) in steps(&["keys/log.next.key", "keys/log.key", "keys", "desist.db-wal"]) {
         for nth in 1..=CALLS_MAX {
             let changed = killed_at(&data, &data.join(file), call, nth, &["key", "rotate-log"]);
             history.see(&data);

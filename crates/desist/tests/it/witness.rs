@@ -328,8 +328,8 @@ fn a_log_that_goes_back_and_on_is_convicted() {
     assert!(server.stop().success());
     let (code, seen, read) = witness_status(&memory);
     assert_eq!(code, Some(0), "{read}");
-    assert_eq!(seen["logs"], json!([{ "origin": origin, "size": size, "conflicts": 0 }]));
-    assert_eq!((seen["conflicts"].as_u64(), &seen["key"]), (Some(0), &json!(watching.key.to_string())));
+    assert_eq!(seen["logs"], json!([{ "origin": origin, "size": size, "second_history": false }]));
+    assert_eq!((&seen["clean"], &seen["key"]), (&json!(true), &json!(watching.key.to_string())));
     assert_eq!(read, format!("witness witness.example/w1\n  {origin}  cosigned {size} entries\n"));
 
     let server = Server::start_in(&older, &[]);
@@ -343,9 +343,9 @@ fn a_log_that_goes_back_and_on_is_convicted() {
     assert_eq!(entries(&server), size);
     until("the conflict is kept", || run(&memory, &["witness", "status"]).status.code() == Some(1));
     let (_, seen, read) = witness_status(&memory);
-    assert_eq!(seen["logs"], json!([{ "origin": origin, "size": size, "conflicts": 1 }]));
+    assert_eq!(seen["logs"], json!([{ "origin": origin, "size": size, "second_history": true }]));
     assert!(
-        read.contains(&format!("{origin}  SIGNED A SECOND HISTORY: 1 checkpoints in {}", memory.join("conflicts").display())),
+        read.contains(&format!("{origin}  SIGNED A SECOND HISTORY: both checkpoints are in {}", memory.join("conflicts").display())),
         "{read}"
     );
     until("the log's owner is told", || {
@@ -353,12 +353,11 @@ fn a_log_that_goes_back_and_on_is_convicted() {
     });
     assert!(status(&server).2.contains("ALARM     witness_lost since 2"));
     // What was kept convicts by itself: two roots of one size, both under the log's key.
-    let only = |dir: &str| std::fs::read_to_string(std::fs::read_dir(memory.join(dir)).unwrap().next().unwrap().unwrap().path()).unwrap();
-    let (cosigned, second) =
-        (SignedCheckpoint::parse(&only("logs")).unwrap(), AddCheckpoint::parse(&only("conflicts")).unwrap().checkpoint);
+    let kept = std::fs::read_dir(memory.join("conflicts")).unwrap().map(|file| std::fs::read_to_string(file.unwrap().path()).unwrap());
+    let [cosigned, second] = &kept.map(|text| SignedCheckpoint::parse(&text).unwrap()).collect::<Vec<_>>()[..] else { panic!("two files") };
     let key: Verifier = log_key(&server).parse().unwrap();
     let open = |signed: &SignedCheckpoint| signed.open(&key, &[]).unwrap().checkpoint().clone();
-    let (cosigned, second) = (open(&cosigned), open(&second));
+    let (cosigned, second) = (open(cosigned), open(second));
     assert!(cosigned.size() == second.size() && cosigned.root() != second.root());
     // The log itself is whole, and its owner's receipts are good, but witnessed by nobody.
     assert!(!shown(&server).unwrap().is_cosigned_by(&watching.key));
@@ -598,9 +597,9 @@ fn a_witness_that_cannot_start_says_what_to_do() {
     std::fs::write(path("other.key"), other.signing_key.serialize_pem()).unwrap();
     std::fs::write(path("keys.txt"), format!("{log}\nnonsense\n")).unwrap();
     copy(&path("w1"), &path("no-memory"));
-    std::fs::remove_dir(path("no-memory/logs")).unwrap();
+    std::fs::remove_file(path("no-memory/cosigned.json")).unwrap();
     copy(&path("w1"), &path("bad-memory"));
-    std::fs::write(path("bad-memory/logs/0123"), "log.example/1\n5\nAAAA\n").unwrap();
+    std::fs::write(path("bad-memory/cosigned.json"), "{\"log.example/1\": \"log.example/1\\n5\\nAAAA\\n\"}").unwrap();
     copy(&path("w1"), &path("bad-key"));
     std::fs::write(path("bad-key/witness.key"), "PRIVATE+KEY+\n").unwrap();
     let (cert, no_cert, wrong) = (path("tls.crt"), path("none.crt"), path("other.key"));
@@ -627,8 +626,8 @@ fn a_witness_that_cannot_start_says_what_to_do() {
         ("new", &log, &["--tls-cert", text(&cert)], "--tls-key"),
         ("new", &log, &["--tls-cert", text(&no_cert), "--tls-key", text(&wrong)], "none.crt"),
         ("new", &log, &["--tls-cert", text(&cert), "--tls-key", text(&wrong)], "other.key"),
-        ("no-memory", &log, &[], "put it back from its backup"),
-        ("bad-memory", &log, &[], "put it back from its backup"),
+        ("no-memory", &log, &[], "retire this witness"),
+        ("bad-memory", &log, &[], "retire this witness"),
         ("bad-key", &log, &[], "witness.key"),
         ("keys.txt", &log, &name, "keys.txt"),
     ] {
@@ -645,7 +644,7 @@ fn a_witness_that_cannot_start_says_what_to_do() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.code() == Some(2) && said.contains("this witness is \"witness.example/w1\""), "{said}");
     drop(Watching::start(&path("w1"), &log, &["--name", "witness.example/w1", "--listen", &taken]));
-    for (data, words) in [("none", "witness.key"), ("no-memory", "put it back"), ("bad-memory", "put it back")] {
+    for (data, words) in [("none", "witness.key"), ("no-memory", "retire this witness"), ("bad-memory", "retire this witness")] {
         let output = run(&path(data), &["witness", "status"]);
         assert!(output.status.code() == Some(2) && String::from_utf8_lossy(&output.stderr).contains(words), "{data}: {output:?}");
     }
