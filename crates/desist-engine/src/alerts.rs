@@ -15,7 +15,7 @@ use desist_core::fact::AlarmKind;
 use serde::Serialize;
 use zeroize::Zeroizing;
 
-use crate::engine::{Policy, Shared};
+use crate::engine::Shared;
 use crate::env::{Answer, Env, Outbound, Outgoing, SendError, random};
 
 /// Most changes of one kind of alarm that wait; beyond it the oldest pair of raised and cleared is left out, so that the
@@ -25,7 +25,7 @@ pub const WAITING_MAX: usize = 16;
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// How long a receiver may take to answer: the least that the specification recommends.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often the thread looks whether a wait is over or the settings changed.
+/// How often the thread looks whether a wait is over.
 const PACE: Duration = Duration::from_millis(200);
 /// How long a stop waits for a last try.
 const LAST_TRY: Duration = Duration::from_secs(2);
@@ -123,8 +123,6 @@ struct Lane {
 
 #[derive(Default)]
 struct State {
-    /// As of which settings.
-    policy: Option<Arc<Policy>>,
     to: Option<AlertsTo>,
     /// Counts the receivers: an answer of the one before says nothing.
     generation: u64,
@@ -205,6 +203,12 @@ impl Alerts {
         }
     }
 
+    /// Takes new settings over.
+    pub(crate) fn configure(&self, env: &dyn Env, to: Option<AlertsTo>) {
+        self.state().configure(env, to);
+        let _ = self.wake.send(Wake::Change);
+    }
+
     /// How telling goes; none if nobody is to be told.
     pub fn delivery(&self) -> Option<Delivery> {
         let state = self.state();
@@ -271,7 +275,6 @@ pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
     let spawned = std::thread::Builder::new().name("alerts".into()).spawn(move || {
         let (shared, alerts) = (telling.as_ref(), &telling.alerts);
         loop {
-            alerts.state().configure(shared);
             alerts.send(shared, outbound.as_ref(), ANSWER_TIMEOUT);
             match awake.recv_timeout(PACE) {
                 Ok(Wake::Answer(told)) => alerts.state().take(told, shared.env.now_ms()),
@@ -294,13 +297,8 @@ impl State {
         self.lanes.iter().map(|lane| lane.waiting.len()).sum()
     }
 
-    /// Takes new settings over. Another receiver hears of what stands; the same one is tried again at once.
-    fn configure(&mut self, shared: &Shared) {
-        let policy = shared.policy.load_full();
-        if self.policy.as_ref().is_some_and(|known| Arc::ptr_eq(known, &policy)) {
-            return;
-        }
-        let to = policy.alerts.clone();
+    /// Another receiver hears of what stands; the same one is tried again at once.
+    fn configure(&mut self, env: &dyn Env, to: Option<AlertsTo>) {
         let is_same = self.to.as_ref().map(|to| &to.url) == to.as_ref().map(|to| &to.url);
         self.generation += u64::from(!is_same);
         for lane in &mut self.lanes {
@@ -310,13 +308,13 @@ impl State {
             }
             *lane = Lane { stands: lane.stands, ..Lane::default() };
             if let Some(Standing { since, raised }) = lane.stands.filter(|_| to.is_some()) {
-                lane.push(shared.env.as_ref(), since, raised, true);
+                lane.push(env, since, raised, true);
             }
         }
         if let Some(Err(why)) = to.as_ref().map(|to| &to.key) {
             tracing::error!(why, "alerts wait for their secret");
         }
-        (self.gone, self.to, self.policy) = (false, to, Some(policy));
+        (self.gone, self.to) = (false, to);
     }
 
     /// The next request of each kind, unless one is on its way or its wait is not over.

@@ -597,6 +597,9 @@ impl Engine {
             })?;
         }
         self.shared.policy.store(Arc::new(policy.clone()));
+        if self.shared.outbound.is_some() {
+            self.shared.alerts.configure(self.shared.env.as_ref(), policy.alerts.clone());
+        }
         search::start(&self.shared);
         Ok(())
     }

@@ -35,7 +35,7 @@ impl Outbound for Hook {
     fn send(&self, request: Outgoing, done: Done) {
         // A witness of the same name refuses.
         if request.url.ends_with("/add-checkpoint") {
-            return done(status(403));
+            return done(Ok(status(403)));
         }
         let answer = self.says.lock().expect("whole")(&request);
         self.seen.lock().expect("whole").push(request);
@@ -46,8 +46,8 @@ impl Outbound for Hook {
     }
 }
 
-fn status(status: u16) -> Result<Answer, SendError> {
-    Ok(Answer { status, headers: Vec::new(), body: Vec::new() })
+fn status(status: u16) -> Answer {
+    Answer { status, headers: Vec::new(), body: Vec::new() }
 }
 
 fn header<'a>(request: &'a Outgoing, name: &str) -> &'a str {
@@ -67,7 +67,7 @@ fn what(request: &Outgoing) -> (String, String) {
 
 impl Hook {
     fn new() -> Arc<Self> {
-        Arc::new(Self { says: Mutex::new(Box::new(|_| Some(status(204)))), seen: Mutex::default(), unanswered: Mutex::default() })
+        Arc::new(Self { says: Mutex::new(Box::new(|_| Some(Ok(status(204))))), seen: Mutex::default(), unanswered: Mutex::default() })
     }
 
     fn says(&self, says: impl FnMut(&Outgoing) -> Option<Result<Answer, SendError>> + Send + 'static) {
@@ -85,14 +85,14 @@ impl Hook {
     }
 }
 
-fn to(url: &str) -> Option<AlertsTo> {
+fn to(url: &str) -> AlertsTo {
     let key = SigningKey::parse(&format!("whsec_{}", STANDARD.encode(KEY))).map_err(str::to_owned);
-    Some(AlertsTo { url: url.to_owned(), allow_private: false, key })
+    AlertsTo { url: url.to_owned(), allow_private: false, key }
 }
 
 fn home(seed: u64, hook: &Arc<Hook>) -> Home {
     let mut home = Home::new(seed);
-    home.policy.alerts = to(URL);
+    home.policy.alerts = Some(to(URL));
     home.outbound = Some(Arc::clone(hook) as Arc<dyn Outbound>);
     home
 }
@@ -141,7 +141,7 @@ fn a_key_signs_as_the_specification_says_and_is_never_shown() {
     for wrong in ["", "whsec_", "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS", "whsec_*"] {
         assert_eq!(SigningKey::parse(wrong).expect_err("no key"), "is not \"whsec_\" and base64 of 24 to 64 bytes");
     }
-    let policy = Policy { alerts: to(URL), ..Home::new(1).policy };
+    let policy = Policy { alerts: Some(to(URL)), ..Home::new(1).policy };
     assert!(format!("{policy:?}").contains("key: Ok(SigningKey)"), "{policy:?}");
 }
 
@@ -150,7 +150,7 @@ fn what_is_raised_and_cleared_is_told_in_order_signed_and_with_nothing_else() {
     let hook = Hook::new();
     let home = home(80, &hook);
     let engine = home.open();
-    delivered(&engine);
+    assert_eq!(engine.shared().alerts.delivery(), Some(Delivery::Delivered));
     assert!(hook.seen.lock().expect("whole").is_empty());
     raise(&engine, AlarmKind::NotDurable);
     home.env.advance(90);
@@ -180,9 +180,9 @@ fn what_fails_is_tried_again_later_and_later_and_holds_up_no_other_kind() {
     let hook = Hook::new();
     let home = home(81, &hook);
     let engine = home.open();
-    let answers = Arc::new(Mutex::new(status(500)));
+    let answers = Arc::new(Mutex::new(Ok(status(500))));
     let says = Arc::clone(&answers);
-    hook.says(move |request| Some(if what(request).1 == "not_durable" { says.lock().expect("whole").clone() } else { status(200) }));
+    hook.says(move |request| Some(if what(request).1 == "not_durable" { says.lock().expect("whole").clone() } else { Ok(status(200)) }));
     let since = home.env.now();
     raise(&engine, AlarmKind::NotDurable);
     let failing = |why: &str| Some(Delivery::Failing(since * 1000, why.to_owned()));
@@ -191,8 +191,8 @@ fn what_fails_is_tried_again_later_and_later_and_holds_up_no_other_kind() {
     let after = |status, value: &str| Ok(Answer { status, headers: vec![("retry-after".to_owned(), value.to_owned())], body: Vec::new() });
     // How long it waits after each failure, and what comes back then.
     let tries = [
-        (1, status(302), "status 302"),
-        (2, status(404), "status 404"),
+        (1, Ok(status(302)), "status 302"),
+        (2, Ok(status(404)), "status 404"),
         (4, Err(SendError::NotSent("refused".to_owned())), "no connection: refused"),
         (8, Err(SendError::Forbidden("private")), "not sent: private"),
         (16, after(503, "100"), "status 503"),
@@ -201,9 +201,9 @@ fn what_fails_is_tried_again_later_and_later_and_holds_up_no_other_kind() {
         (64, after(503, "Tue, 10 Mar 2026 06:36:00 GMT"), "status 503"),
         (165, after(502, "nonsense"), "status 502"),
         (256, after(503, "4294967295"), "status 503"),
-        (RETRY_MS_MAX / 1000, status(199), "status 199"),
-        (RETRY_MS_MAX / 1000, status(500), "status 500"),
-        (RETRY_MS_MAX / 1000, status(300), "status 300"),
+        (RETRY_MS_MAX / 1000, Ok(status(199)), "status 199"),
+        (RETRY_MS_MAX / 1000, Ok(status(500)), "status 500"),
+        (RETRY_MS_MAX / 1000, Ok(status(300)), "status 300"),
     ];
     for (done, (wait, answer, why)) in (1..).zip(tries) {
         *answers.lock().expect("whole") = answer;
@@ -214,7 +214,7 @@ fn what_fails_is_tried_again_later_and_later_and_holds_up_no_other_kind() {
         wait_until("tried again", || hook.of("not_durable").len() == done + 1);
         wait_until("the failure is known", || engine.shared().alerts.delivery() == failing(why));
     }
-    *answers.lock().expect("whole") = status(200);
+    *answers.lock().expect("whole") = Ok(status(200));
     // A clock that was set back makes no wait longer.
     home.env.set(since - 86_400);
     delivered(&engine);
@@ -236,13 +236,13 @@ fn a_receiver_that_is_gone_is_left_alone_until_a_reload() {
     let hook = Hook::new();
     let home = home(82, &hook);
     let engine = home.open();
-    hook.says(|_| Some(status(410)));
+    hook.says(|_| Some(Ok(status(410))));
     raise(&engine, AlarmKind::NotDurable);
     let gone = Some(Delivery::Failing(home.env.now() * 1000, "it wants no more until a reload (status 410)".to_owned()));
     wait_until("it is known", || engine.shared().alerts.delivery() == gone);
     home.env.advance(86_400);
     raise(&engine, AlarmKind::LogChanged);
-    hook.says(|_| Some(status(200)));
+    hook.says(|_| Some(Ok(status(200))));
     engine.declare(&home.policy).expect("taken");
     delivered(&engine);
     let told: Vec<_> = hook.seen.lock().expect("whole").iter().map(|request| what(request).1).collect();
@@ -265,15 +265,15 @@ fn what_waits_is_bounded_and_ends_with_the_present_state() {
         for n in 1..changes {
             home.env.advance(1);
             if n % 2 == 0 {
-                raise(&engine, AlarmKind::NotDurable)
+                raise(&engine, AlarmKind::NotDurable);
             } else {
-                clear(&engine, AlarmKind::NotDurable)
-            };
+                clear(&engine, AlarmKind::NotDurable);
+            }
             assert!(engine.shared().alerts.waiting() == (n + 1).min(WAITING_MAX - (n + 1 + WAITING_MAX) % 2), "{n}");
         }
-        hook.says(|_| Some(status(200)));
+        hook.says(|_| Some(Ok(status(200))));
         let done = hook.unanswered.lock().expect("whole").pop().expect("one");
-        done(status(200));
+        done(Ok(status(200)));
         delivered(&engine);
         let told = hook.of("not_durable");
         assert_eq!(header(&told[0], "webhook-id"), first, "what may have arrived keeps its id");
@@ -302,11 +302,11 @@ fn after_a_restart_and_at_a_new_receiver_what_stands_is_told_again() {
         let engine = home.open();
         wait_until("told", || hook.types("log_changed") == vec!["alarm.raised"; start]);
         if start == 2 {
-            engine.declare(&Policy { alerts: to("https://other.example"), ..home.policy.clone() }).expect("taken");
+            engine.declare(&Policy { alerts: Some(to("https://other.example")), ..home.policy.clone() }).expect("taken");
             wait_until("told there", || hook.of("log_changed").len() == 3);
             delivered(&engine);
             // The same receiver has heard of it.
-            engine.declare(&Policy { alerts: to("https://other.example"), ..home.policy.clone() }).expect("taken");
+            engine.declare(&Policy { alerts: Some(to("https://other.example")), ..home.policy.clone() }).expect("taken");
             look(&engine, &hook);
             // One that is taken out hears nothing.
             engine.declare(&Policy { alerts: None, ..home.policy.clone() }).expect("taken");
@@ -362,13 +362,13 @@ fn without_a_secret_alerts_wait_and_without_a_url_nothing_is_sent() {
     raise(&engine, AlarmKind::NotDurable);
     assert_eq!((engine.shared().alerts.delivery(), engine.shared().alerts.waiting()), (None, 0));
     let why = "the variable X is not set".to_owned();
-    let without = to(URL).map(|to| AlertsTo { key: Err(why.clone()), ..to });
-    engine.declare(&Policy { alerts: without, ..home.policy.clone() }).expect("taken");
+    let without = AlertsTo { key: Err(why.clone()), ..to(URL) };
+    engine.declare(&Policy { alerts: Some(without), ..home.policy.clone() }).expect("taken");
     wait_until("it waits", || engine.shared().alerts.delivery() == Some(Delivery::WaitingForSecret(why.clone())));
     clear(&engine, AlarmKind::NotDurable);
     assert_eq!(engine.shared().alerts.waiting(), 2);
     assert!(hook.seen.lock().expect("whole").is_empty());
-    engine.declare(&Policy { alerts: to(URL), ..home.policy.clone() }).expect("taken");
+    engine.declare(&Policy { alerts: Some(to(URL)), ..home.policy.clone() }).expect("taken");
     wait_until("told", || hook.types("not_durable") == ["alarm.raised", "alarm.cleared"]);
     engine.close();
 }
@@ -378,12 +378,12 @@ fn a_stop_tries_once_more_and_not_for_long() {
     let hook = Hook::new();
     let home = home(89, &hook);
     let engine = home.open();
-    hook.says(|_| Some(status(500)));
+    hook.says(|_| Some(Ok(status(500))));
     raise(&engine, AlarmKind::NotDurable);
     clear(&engine, AlarmKind::NotDurable);
     wait_until("failed", || matches!(engine.shared().alerts.delivery(), Some(Delivery::Failing(..))));
     let tries = hook.of("not_durable").len();
-    hook.says(|_| Some(status(200)));
+    hook.says(|_| Some(Ok(status(200))));
     engine.close();
     assert_eq!(hook.types("not_durable")[tries..], ["alarm.raised", "alarm.cleared"]);
     // One that never answers, before the stop or after it.
