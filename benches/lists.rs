@@ -49,6 +49,7 @@ fn engine(directory: &Path, clear: &[&str]) -> Engine {
         policy: Policy {
             api_opt_in_own: true,
             witnesses: Vec::new(),
+            alerts: None,
             time_zone: parse_time_zone("America/Los_Angeles").expect("bundled"),
             purposes: Vec::new(),
             searched: Searched { sealed, clear },

@@ -17,6 +17,7 @@ use desist_store::{KeyRow, Read, Readers, Store, StoreError, Write};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
 
+use crate::alerts::{self, Alerts, AlertsTo};
 use crate::env::{Env, Outbound, random};
 use crate::index::DecisionIndex;
 use crate::intake::SignalsSeen;
@@ -48,6 +49,8 @@ pub struct Policy {
     pub searched: Searched,
     /// Who cosigns the log.
     pub witnesses: Vec<WitnessAt>,
+    /// Who is told of alarms.
+    pub alerts: Option<AlertsTo>,
 }
 
 /// Opens the store again after it failed.
@@ -286,6 +289,8 @@ pub struct Shared {
     pub search: Search,
     /// Who signs the log.
     pub notary: Notary,
+    /// Who is told of alarms.
+    pub alerts: Alerts,
     pub(crate) outbound: Option<Arc<dyn Outbound>>,
     pub(crate) queue: Queue<Box<dyn Job>>,
     pub(crate) lookup: LookupKeys,
@@ -301,6 +306,11 @@ impl Shared {
     /// The name of the log.
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// The business's id.
+    pub fn business(&self) -> &str {
+        &self.business
     }
 
     /// Queues a command.
@@ -385,6 +395,7 @@ impl Engine {
             signals_seen: SignalsSeen::default(),
             search: Search::default(),
             notary: Notary::new(&origin, &secrets, &options.keys),
+            alerts: Alerts::default(),
             secrets,
             queue: Queue::default(),
             readers,
@@ -402,7 +413,8 @@ impl Engine {
             snapshot: options.snapshot,
             kept_upto,
         };
-        if let Err(error) = engine.attest().and_then(|()| engine.declare(&options.policy)) {
+        let told = alerts::start(&engine.shared).map_err(OpenError::Thread);
+        if let Err(error) = told.and_then(|()| engine.attest()).and_then(|()| engine.declare(&options.policy)) {
             // The writer holds the store's lock, and would for good.
             engine.close();
             return Err(error);
@@ -433,7 +445,7 @@ impl Engine {
 
     /// The business's id.
     pub fn business(&self) -> &str {
-        &self.shared.business
+        self.shared.business()
     }
 
     /// The name of the log.
@@ -585,6 +597,9 @@ impl Engine {
             })?;
         }
         self.shared.policy.store(Arc::new(policy.clone()));
+        if self.shared.outbound.is_some() {
+            self.shared.alerts.configure(self.shared.env.as_ref(), policy.alerts.clone());
+        }
         search::start(&self.shared);
         Ok(())
     }
@@ -619,6 +634,7 @@ impl Engine {
             return;
         }
         self.shared.notary.stop();
+        self.shared.alerts.stop();
         if let Some(path) = &self.snapshot
             && self.kept_upto != Some(self.applied())
             && let Ok(root) = self.read(|read| read.coordinator().map(|coordinator| frontier_root(&coordinator.frontier)))

@@ -1,6 +1,7 @@
 //! The use cases of desist over any store: the writer and its queue, intake, Campaign profiles,
 //! keys, the vault and the decision index. Clock and entropy come in through [`env::Env`].
 
+pub mod alerts;
 pub mod engine;
 pub mod env;
 pub mod index;

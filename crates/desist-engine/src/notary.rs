@@ -243,7 +243,9 @@ impl Notary {
             Ok(())
         })?;
         if !begins {
-            self.failed.store(shared.env.now_ms().div_euclid(1000).max(1), Ordering::Release);
+            let since = shared.env.now_ms().div_euclid(1000).max(1);
+            self.failed.store(since, Ordering::Release);
+            shared.alerts.raised(shared.env.as_ref(), AlarmKind::LogChanged, since);
             return Err(NotaryError::NotThePrefix { size: published.size(), path: self.mark.clone() });
         }
         self.published.store(Some(Arc::new(published)));
@@ -328,11 +330,14 @@ impl Notary {
         let fact = match (lost, self.witness_lost_since()) {
             (Some((name, (since_ms, why))), None) => {
                 tracing::error!(witness = name, why, "a witness is lost");
-                self.witness_lost.store(since_ms.div_euclid(1000).max(1), Ordering::Release);
+                let since = since_ms.div_euclid(1000).max(1);
+                self.witness_lost.store(since, Ordering::Release);
+                shared.alerts.raised(shared.env.as_ref(), kind, since);
                 Fact::AlarmRaised { kind }
             }
             (None, Some(_)) => {
                 self.witness_lost.store(0, Ordering::Release);
+                shared.alerts.cleared(shared.env.as_ref(), kind);
                 Fact::AlarmCleared { kind }
             }
             _ => return,

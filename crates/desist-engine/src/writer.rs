@@ -170,6 +170,7 @@ impl Writer {
         shared.applied.send_replace(committed.upto);
         if shared.not_durable.swap(false, Ordering::AcqRel) {
             tracing::info!("writes are durable again");
+            shared.alerts.cleared(shared.env.as_ref(), AlarmKind::NotDurable);
         }
         Ok(())
     }
@@ -177,7 +178,9 @@ impl Writer {
     fn not_durable(&self) {
         let shared = &self.shared;
         if !shared.not_durable.swap(true, Ordering::AcqRel) {
-            shared.not_durable_since.store(shared.env.now_ms().div_euclid(1000) as u64, Ordering::Release);
+            let since = shared.env.now_ms().div_euclid(1000);
+            shared.not_durable_since.store(since as u64, Ordering::Release);
+            shared.alerts.raised(shared.env.as_ref(), AlarmKind::NotDurable, since);
         }
     }
 

@@ -36,6 +36,10 @@ pub const ENUMERATION_VALUES_MAX: usize = 200;
 pub const ENUMERATION_VALUE_BYTES_MAX: usize = 64;
 /// Most `[[witnesses]]`: each checkpoint waits for all that answer, and carries their signatures in every receipt.
 pub const WITNESSES_MAX: usize = 16;
+/// Longest secret that the configuration points at: a key or token has some hundred bytes, so what is longer is another file.
+pub const SECRET_BYTES_MAX: usize = 4096;
+/// Longest name of a variable of the environment that has one: a line of a service file.
+pub const ENV_NAME_BYTES_MAX: usize = 128;
 /// Most `trusted_proxies`: the list is walked for each hop of each request.
 pub const TRUSTED_PROXIES_MAX: usize = 256;
 /// Longest piece of a wrong value that an error message repeats, in characters.

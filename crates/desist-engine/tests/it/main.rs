@@ -1,6 +1,7 @@
 //! The engine over a real store in a directory of its own, with a clock and a random source that the
 //! tests set, and a store that fails when they want it to.
 
+mod alerts;
 mod faults;
 mod lists;
 mod notary;

@@ -99,6 +99,7 @@ impl Home {
                 purposes: Vec::new(),
                 searched: searched(&FIELDS, &[]),
                 witnesses: Vec::new(),
+                alerts: None,
             },
             business: None,
             outbound: None,

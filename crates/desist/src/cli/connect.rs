@@ -7,6 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
+use desist_engine::alerts::AlertsTo;
 use desist_engine::engine::{Engine, OpenError, OpenStore, Options, Policy};
 use desist_engine::env::{Outbound, System};
 use desist_engine::notary::witnesses::WitnessAt;
@@ -113,6 +114,11 @@ pub fn policy(config: &Config) -> Policy {
                 allow_private: *allow_private,
             })
             .collect(),
+        alerts: config.alerts.as_ref().map(|alerts| AlertsTo {
+            url: alerts.url.as_str().to_owned(),
+            allow_private: alerts.allow_private,
+            key: alerts.key(),
+        }),
         purposes: config.purposes.iter().map(|purpose| (purpose.name.clone(), purpose.model)).collect(),
     }
 }

@@ -19,7 +19,8 @@ pub struct StatusArgs {
 
 pub fn run(args: &StatusArgs) -> Result<Finding, CliError> {
     let status: StatusAnswer = Local::connect(&args.store)?.call(Method::GET, "/control/status", None::<&()>)??;
-    let finding = if status.alarms.is_empty() && status.unreached_total == 0 { Finding::Yes } else { Finding::No };
+    let is_stuck = status.alerts.as_ref().is_some_and(|alerts| alerts.problem.is_some());
+    let finding = if status.alarms.is_empty() && status.unreached_total == 0 && !is_stuck { Finding::Yes } else { Finding::No };
     if args.output.json {
         print_json(&status)?;
         return Ok(finding);
@@ -44,6 +45,14 @@ pub fn run(args: &StatusArgs) -> Result<Finding, CliError> {
             _ => "not asked yet".to_owned(),
         };
         say(&format!("  witness   {} {state}", witness.name));
+    }
+    if let Some(alerts) = &status.alerts {
+        let state = match (&alerts.since, &alerts.problem) {
+            (Some(since), Some(problem)) => format!("failing since {since}: {problem}"),
+            (None, Some(problem)) => format!("waiting for the secret: {problem}"),
+            (_, None) => alerts.state.clone(),
+        };
+        say(&format!("  alerts    {state}"));
     }
     for (kind, since) in &status.alarms {
         say(&format!("  ALARM     {kind} since {since}"));

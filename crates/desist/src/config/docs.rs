@@ -60,6 +60,12 @@ const STARTER: &str = r#"## The configuration of desist for the business __BUSIN
 #key = "witness.example/w1+0ad7d35e+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
 #allow_private = false
 
+## Who is told of alarms, and where the key is that signs the requests: a variable or a file, never the key itself.
+#[alerts]
+#url = "https://alerts.example/desist"
+#secret = { env = "DESIST_ALERTS_SECRET" }
+#allow_private = false
+
 [server]
 #public = "127.0.0.1:8080"
 #private = "127.0.0.1:8081"
@@ -164,6 +170,7 @@ fn kind(schema: &Value) -> String {
         Some("boolean") => "true or false".to_owned(),
         Some("integer") => "whole number".to_owned(),
         Some("string") => "text".to_owned(),
+        Some("object") => "table".to_owned(),
         other => other.unwrap_or("value").to_owned(),
     }
 }

@@ -82,6 +82,13 @@ pub(super) const FIELDS: &[(&str, &str)] = &[
     ("witnesses.url", r#"the https URL of the witness such as "https://witness.example", or an http one with allow_private = true"#),
     ("witnesses.key", r#"the key that the witness publishes such as "witness.example/w1+1a2b3c4d+BA...", each key once"#),
     ("witnesses.allow_private", "true or false"),
+    ("alerts", "a table [alerts] with url and secret"),
+    ("alerts.url", r#"the https URL of the receiver such as "https://alerts.example/desist", or an http one with allow_private = true"#),
+    (
+        "alerts.secret",
+        r#"a table that says where the secret is, { env = "DESIST_ALERTS_SECRET" } or { file = "alerts.secret" }, and never the secret itself"#,
+    ),
+    ("alerts.allow_private", "true or false"),
     ("server", "a table [server]"),
     ("server.public", r#"an IP address and port such as "127.0.0.1:8080""#),
     ("server.private", r#"an IP address and port such as "127.0.0.1:8081""#),
@@ -98,6 +105,14 @@ pub(super) const FIELDS: &[(&str, &str)] = &[
     ("limits", "a table [limits]"),
     ("limits.requests_per_minute_per_key", "a whole number from 1 to 4294967295, or leave it out"),
 ];
+
+/// The keys that say where a secret is. People write the secret itself there, so what is there is never shown.
+const SECRETS: &[&str] = &["alerts.secret"];
+
+/// The key of a secret that `field` is or is in.
+fn secret_of(field: &str) -> Option<&'static str> {
+    SECRETS.iter().find(|secret| field.strip_prefix(**secret).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))).copied()
+}
 
 /// What may stand at `field`.
 pub(super) fn allowed(field: &str) -> &'static str {
@@ -134,7 +149,11 @@ fn distance(a: &str, b: &str) -> usize {
 
 /// The written value, shortened to what an error line can hold.
 pub(super) fn shorten(written: &str) -> String {
-    let line = written.split_whitespace().collect::<Vec<_>>().join(" ").replace(char::is_control, "?");
+    let mut line = written.split_whitespace().collect::<Vec<_>>().join(" ").replace(char::is_control, "?");
+    // A key that stands where no secret belongs at all.
+    if let Some(secret) = line.find("whsec_") {
+        line.replace_range(secret.., "whsec_...");
+    }
     match line.char_indices().nth(ERROR_VALUE_CHARS_MAX) {
         Some((end, _)) => format!("{}...", &line[..end]),
         None => line,
@@ -150,8 +169,12 @@ pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> ConfigE
         _ => "see https://toml.io for how to write it",
     };
     let start = text.as_bytes()[..offset].iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);
-    let line = shorten(text[start..].lines().next().unwrap_or_default());
-    ConfigError::at(file, text, offset, "", format!("not valid TOML: {message}; {fix}; the line reads: {line}"))
+    let line = text[start..].lines().next().unwrap_or_default();
+    let reads = match line.split_once(['=', ':']) {
+        Some((key, _)) if key.to_ascii_lowercase().contains("secret") => String::new(),
+        _ => format!("; the line reads: {}", shorten(line)),
+    };
+    ConfigError::at(file, text, offset, "", format!("not valid TOML: {message}; {fix}{reads}"))
 }
 
 /// A table where none belongs or none where one does. Serde would read a list as a table's values in order.
@@ -163,8 +186,11 @@ pub(super) fn shape(file: &str, text: &str, doc: &DeTable<'_>) -> Option<ConfigE
             DeValue::Table(_) => !allowed.starts_with("a table"),
             _ => allowed.starts_with("a table") || header(field).starts_with("[["),
         })?;
-        let written = text.get(value.span()).map(shorten).unwrap_or_default();
-        Some(ConfigError::at(file, text, value.span().start, field, format!("{written} is of the wrong type; use {allowed}")))
+        let problem = match (secret_of(field), text.get(value.span()).map(shorten)) {
+            (Some(_), _) => format!("a secret does not belong into this file; use {allowed}"),
+            (None, written) => format!("{} is of the wrong type; use {allowed}", written.unwrap_or_default()),
+        };
+        Some(ConfigError::at(file, text, value.span().start, field, problem))
     })
 }
 
@@ -191,6 +217,9 @@ pub(super) fn value(file: &str, text: &str, doc: &DeTable<'_>, error: &toml::de:
     let span = error.span().unwrap_or(0..0);
     let field = find(doc, "", &span).unwrap_or_default();
     let at = |field: &str, problem| ConfigError::at(file, text, span.start, field, problem);
+    if let Some(secret) = secret_of(&field) {
+        return at(secret, format!("does not say where the secret is; use {}", allowed(secret)));
+    }
     let quoted = |index: usize| message.split('`').nth(index).unwrap_or_default();
     if message.starts_with("unknown field") {
         return at(&field, unknown_key(&field));

@@ -3,6 +3,7 @@
 mod docs;
 mod error;
 mod fields;
+mod secret;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -16,9 +17,10 @@ use toml::de::{DeTable, Deserializer};
 pub use self::{
     docs::{reference_markdown, starter_file},
     error::ConfigError,
+    secret::{SecretMissing, SecretSource},
     types::{
-        ApiOptIn, BaseUrl, Business, Campaign, Compat, Config, CustomField, DeviceKind, FieldKind, Limits, Policy, Purpose, Server, Site,
-        TlsFiles, Vault, Witness, WitnessKey,
+        Alerts, ApiOptIn, BaseUrl, Business, Campaign, Compat, Config, CustomField, DeviceKind, ExactUrl, FieldKind, Limits, Policy,
+        Purpose, Server, Site, TlsFiles, Vault, Witness, WitnessKey,
     },
 };
 use crate::limits::{
@@ -77,6 +79,9 @@ impl Config {
         for tls in [&mut config.server.public_tls, &mut config.server.private_tls].into_iter().flatten() {
             tls.cert = dir.join(&tls.cert);
             tls.key = dir.join(&tls.key);
+        }
+        if let Some(alerts) = &mut config.alerts {
+            alerts.secret.start_at(dir);
         }
         Ok(config)
     }
@@ -179,6 +184,14 @@ impl Config {
                 return problem(&format!("witnesses.{i}.key"), "stands twice".to_owned());
             }
         }
+        if let Some(alerts) = &self.alerts {
+            if !alerts.url.is_https() && !alerts.allow_private {
+                return problem("alerts.url", format!("{} is not https", shown(alerts.url.as_str())));
+            }
+            if let Some(text) = alerts.secret.problem() {
+                return problem("alerts.secret", text.to_owned());
+            }
+        }
         self.first_field_problem()
     }
 
@@ -232,6 +245,9 @@ impl Config {
                 found.push((path.to_owned(), e.to_string()));
             }
         }
+        if let Some(Err(problem)) = self.alerts.as_ref().map(Alerts::key) {
+            found.push(("alerts.secret".to_owned(), format!("{problem}; until it is there alerts wait")));
+        }
         let mut errors = self.source.errors(found);
         errors.extend(self.insecure_private_error());
         errors
@@ -243,9 +259,9 @@ impl Config {
 pub fn fuzz_config(data: &[u8]) {
     match Config::from_bytes(data, "desist.toml") {
         Ok(config) => {
-            // The TLS files that random bytes name are not ours to open.
+            // The files that random bytes name are not ours to open.
             let server = Server { public_tls: None, private_tls: None, ..config.server.clone() };
-            for error in (Config { server, ..config }).check() {
+            for error in (Config { server, alerts: None, ..config }).check() {
                 assert!(!error.problem.is_empty());
             }
         }

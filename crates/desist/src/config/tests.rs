@@ -84,6 +84,24 @@ const BROKEN: &[(&str, &str)] = &[
         "witness twice",
         "[[witnesses]]\nurl = \"https://w.example\"\nkey = \"witness.example/w1+0ad7d35e+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c\"\n[[witnesses]]\nurl = \"https://v.example\"\nkey = \"witness.example/w1+0ad7d35e+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c\"\n",
     ),
+    ("alerts without secret", "[alerts]\nurl = \"https://a.example\"\n"),
+    ("alerts without url", "[alerts]\nsecret = { env = \"A\" }\n"),
+    ("alerts over http", "[alerts]\nurl = \"http://a.example\"\nsecret = { env = \"A\" }\n"),
+    ("alerts with a query", "[alerts]\nurl = \"https://a.example/?token=b\"\nsecret = { env = \"A\" }\n"),
+    ("inline secret", "[alerts]\nurl = \"https://a.example\"\nsecret = \"whsec_HIDDENHIDDEN\"\n"),
+    ("inline secret of another form", "[alerts]\nurl = \"https://a.example\"\nsecret = \"HIDDEN\"\n"),
+    ("inline secret in a list", "[alerts]\nsecret = [\"HIDDEN\"]\n"),
+    ("inline secret without quotes", "[alerts]\nsecret = HIDDEN\n"),
+    ("inline secret with a colon", "[alerts]\nsecret: \"HIDDEN\"\n"),
+    ("secret as value", "[alerts]\nurl = \"https://a.example\"\nsecret = { value = \"HIDDEN\" }\n"),
+    ("secret as the name of a variable", "[alerts]\nurl = \"https://a.example\"\nsecret = { env = \"HIDDENz\" }\n"),
+    ("secret as the name of a file", "[alerts]\nurl = \"https://a.example\"\nsecret = { file = \"whsec_HIDDEN\" }\n"),
+    ("secret at two places", "[alerts]\nurl = \"https://a.example\"\nsecret = { env = \"HIDDEN\", file = \"b\" }\n"),
+    ("secret nowhere", "[alerts]\nurl = \"https://a.example\"\nsecret = {}\n"),
+    ("number as the name of a variable", "[alerts]\nurl = \"https://a.example\"\nsecret = { env = 5 }\n"),
+    ("secret under another key", "[alerts]\nurl = \"whsec_HIDDEN\"\nsecret = { env = \"A\" }\n"),
+    ("unknown key of alerts", "[alerts]\nsecrets = { env = \"A\" }\n"),
+    ("list for alerts", "[[alerts]]\nurl = \"https://a.example\"\n"),
     ("address without port", "[server]\npublic = \"0.0.0.0\"\n"),
     ("address by name", "[server]\nprivate = \"localhost:8081\"\n"),
     ("port alone", "[server]\npublic = 8080\n"),
@@ -176,6 +194,7 @@ fn every_broken_file_says_where_and_what_to_write() {
         let error = error_of(text);
         assert!(error.line > 0 && error.column > 0, "{name}: {error}");
         assert!(error.to_string().lines().count() <= 2, "{name}: {error}");
+        assert!(!format!("{error} {error:?}").contains("HIDDEN"), "{name}: {error}");
         writeln!(listing, "{name}\n  {error}").unwrap();
     }
     insta::assert_snapshot!("broken_files", listing);
@@ -195,8 +214,11 @@ fn findings_of_check() {
         ("one port for both", "[server]\npublic = \"127.0.0.1:8081\"\n"),
         ("no certificate", "[server.private_tls]\ncert = \"/none/a.crt\"\nkey = \"/none/a.key\"\n"),
     ];
+    let to = |secret: &str| format!("[alerts]\nurl = \"https://a.example\"\nsecret = {secret}\n");
+    let (unset, other) = (to("{ env = \"DESIST_TEST_NOT_SET\" }"), to("{ env = \"PATH\" }"));
+    let alerts = [("alerts without their variable", unset.as_str()), ("alerts with something else", &other)];
     let mut listing = String::new();
-    for (name, text) in files {
+    for (name, text) in files.into_iter().chain(alerts) {
         writeln!(listing, "{name}").unwrap();
         for finding in Config::parse(text, "desist.toml").expect(name).check() {
             writeln!(listing, "  {finding}").unwrap();
@@ -228,6 +250,10 @@ fn paths_start_at_the_file() {
     fs::write(&path, "[server.public_tls]\ncert = \"tls/a.crt\"\nkey = \"/etc/a.key\"\n").unwrap();
     let tls = Config::load(&path).unwrap().server.public_tls.unwrap();
     assert_eq!((tls.cert, tls.key), (dir.path().join("tls/a.crt"), "/etc/a.key".into()));
+    for (written, expected) in [("a.secret", dir.path().join("a.secret")), ("/run/a.secret", "/run/a.secret".into())] {
+        fs::write(&path, format!("[alerts]\nurl = \"https://a.example\"\nsecret = {{ file = \"{written}\" }}\n")).unwrap();
+        assert_eq!(Config::load(&path).unwrap().alerts.unwrap().secret, SecretSource::File(expected));
+    }
 }
 
 #[test]
@@ -326,6 +352,10 @@ fn values_arrive() {
         url = "http://10.0.0.5:8090/"
         key = "witness.example/w1+0ad7d35e+BIqI4910CfGV/VLbLTy6XXLKZwm/HZQSG/N0iAG0D29c"
         allow_private = true
+        [alerts]
+        url = "http://10.0.0.6:9093/desist/"
+        secret = { env = "DESIST_ALERTS_SECRET" }
+        allow_private = true
         [server]
         private = "[::1]:9"
         trusted_proxies = ["10.0.0.0/8", "192.0.2.1"]
@@ -356,6 +386,9 @@ fn values_arrive() {
     assert_eq!(blog.device_identifiers, [DeviceKind::CookieId, DeviceKind::DeviceId]);
     assert_eq!(config.witnesses[0].url.as_str(), "http://10.0.0.5:8090");
     assert_eq!((config.witnesses[0].key.0.name(), config.witnesses[0].allow_private), ("witness.example/w1", true));
+    let alerts = config.alerts.as_ref().unwrap();
+    assert_eq!((alerts.url.as_str(), alerts.allow_private), ("http://10.0.0.6:9093/desist/", true));
+    assert_eq!(alerts.secret, SecretSource::Env("DESIST_ALERTS_SECRET".to_owned()));
     assert_eq!(config.purposes[0].model, desist_core::purpose::Model::OptIn);
     assert_eq!(config.policy.api_opt_in, ApiOptIn::Refuse);
     let nets: Vec<_> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
@@ -398,6 +431,8 @@ fn file_paths(path: &str, table: &DeTable<'_>, into: &mut BTreeSet<String>) {
     for (key, value) in table {
         let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
         match value.get_ref() {
+            // Where a secret is, is one value.
+            DeValue::Table(_) if path.ends_with(".secret") => {}
             DeValue::Table(inner) => file_paths(&path, inner, into),
             DeValue::Array(items) => {
                 items.iter().filter_map(|item| item.get_ref().as_table()).for_each(|t| file_paths(&path, t, into));

@@ -8,13 +8,14 @@ use std::{
 
 use axum::http::{Uri, uri::Authority};
 use desist_core::purpose::Model;
+use desist_engine::alerts::SigningKey;
 use desist_proof::note::{Algorithm, Verifier};
 use ipnet::IpNet;
 use jiff::tz::TimeZone;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::Source;
+use super::{SecretSource, Source};
 use crate::limits::URL_BYTES_MAX;
 
 /// The configuration of one business. Every table and key is optional unless it says otherwise.
@@ -38,6 +39,8 @@ pub struct Config {
     /// Who cosigns the log, so that nobody has to take the business's word that it has no second history; one
     /// `[[witnesses]]` table each, at most 16.
     pub witnesses: Vec<Witness>,
+    /// Who is told of alarms, by a signed POST each (Standard Webhooks). Without this table nobody is.
+    pub alerts: Option<Alerts>,
     /// The two listeners.
     pub server: Server,
     /// Limits that are off unless set.
@@ -223,6 +226,30 @@ pub struct Witness {
     pub allow_private: bool,
 }
 
+/// `[alerts]`
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(inline)]
+pub struct Alerts {
+    /// The https URL that alarms are posted to, exactly as it stands here.
+    pub url: ExactUrl,
+    /// Where the key is that signs the requests, `whsec_` and base64 of 24 to 64 bytes: `{ env = "NAME" }` or `{ file = "PATH" }`,
+    /// a relative path from this file's directory, and never the key itself. It is read at start and at reload. While it is
+    /// missing, alerts wait.
+    pub secret: SecretSource,
+    /// Whether the receiver may be reached over plain http and on a private network.
+    #[serde(default)]
+    pub allow_private: bool,
+}
+
+impl Alerts {
+    /// The key, or why it is not there; that text does not show what is.
+    pub fn key(&self) -> Result<SigningKey, String> {
+        let text = self.secret.read().map_err(|error| error.to_string())?;
+        SigningKey::parse(&text).map_err(|problem| self.secret.missing(problem).to_string())
+    }
+}
+
 /// The verifier key of a witness in the text form of C2SP signed-note.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
@@ -368,6 +395,40 @@ impl TryFrom<String> for BaseUrl {
                 Ok(Self { text, https, host })
             }
         }
+    }
+}
+
+/// A URL like [`BaseUrl`] that nothing is appended to, so that a final slash counts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schemars(inline, with = "String")]
+pub struct ExactUrl {
+    text: String,
+    https: bool,
+}
+
+impl ExactUrl {
+    /// The URL.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+    /// Whether the scheme is `https`.
+    pub fn is_https(&self) -> bool {
+        self.https
+    }
+}
+
+impl TryFrom<String> for ExactUrl {
+    type Error = &'static str;
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let https = BaseUrl::try_from(text.clone())?.is_https();
+        Ok(Self { text, https })
+    }
+}
+
+impl From<ExactUrl> for String {
+    fn from(url: ExactUrl) -> Self {
+        url.text
     }
 }
 

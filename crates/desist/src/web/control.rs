@@ -10,6 +10,7 @@ use desist_core::fact::Role;
 use desist_core::limits::CLOCK_SKEW_SECONDS_MAX;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::Refused;
+use desist_engine::alerts::Delivery;
 use desist_engine::engine::Refusal;
 use desist_engine::intake::{self, ImportChunk, ImportProgress};
 use desist_engine::notary::witnesses::WitnessState;
@@ -155,6 +156,33 @@ pub struct StatusAnswer {
     pub alarms: Vec<(String, String)>,
     /// Who cosigns the log.
     pub witnesses: Vec<WitnessView>,
+    /// How telling of alarms goes; none if nobody is to be told.
+    pub alerts: Option<AlertsView>,
+}
+
+/// How telling of alarms goes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct AlertsView {
+    /// `delivered`, `sending`, `failing` or `waiting_for_secret`.
+    pub state: String,
+    /// Since when it fails.
+    pub since: Option<String>,
+    /// Why nothing is delivered.
+    pub problem: Option<String>,
+    /// How many changes of alarms wait.
+    pub waiting: usize,
+}
+
+impl AlertsView {
+    fn new(delivery: Delivery, waiting: usize) -> Self {
+        let (state, since, problem) = match delivery {
+            Delivery::Delivered => ("delivered", None, None),
+            Delivery::Sending => ("sending", None, None),
+            Delivery::Failing(since_ms, why) => ("failing", Some(rfc3339(since_ms.div_euclid(1000))), Some(why)),
+            Delivery::WaitingForSecret(why) => ("waiting_for_secret", None, Some(why)),
+        };
+        Self { state: state.to_owned(), since, problem, waiting }
+    }
 }
 
 /// How a witness is doing.
@@ -177,6 +205,7 @@ pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>
     caller.needs(Role::Auditor)?;
     let (totals, unreached, entries) =
         app.read(|read| Ok((read.totals()?, read.unreached(UNREACHED_SHOWN_MAX)?, read.coordinator()?.counters.entries))).await?;
+    let alerts = &app.engine.shared().alerts;
     let alarm = |(kind, since)| (word(kind), rfc3339(since));
     let witness = |state: WitnessState| {
         let (since, problem) = state.failing.map(|(since, why)| (rfc3339(since.div_euclid(1000)), why)).unzip();
@@ -197,6 +226,7 @@ pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>
         unreached_total: totals.unreached,
         alarms: app.engine.alarms().into_iter().map(alarm).collect(),
         witnesses: app.engine.shared().notary.witnesses().into_iter().map(witness).collect(),
+        alerts: alerts.delivery().map(|delivery| AlertsView::new(delivery, alerts.waiting())),
     }))
 }
 

@@ -7,6 +7,7 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use desist_core::fact::AlarmKind;
+use desist_engine::alerts::Delivery;
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
@@ -93,6 +94,10 @@ pub async fn metrics(State(app): State<App>) -> Response {
     let search = &app.engine.shared().search;
     gauge("profile_lists_ready", "Whether lists by attribute are answered: 1, or 0 while they are made", i64::from(search.is_ready()));
     gauge("profile_lists_bytes", "Memory of the searched attributes", search.bytes() as i64);
+    let alerts = &app.engine.shared().alerts;
+    let is_stuck = matches!(alerts.delivery(), Some(Delivery::Failing(..) | Delivery::WaitingForSecret(_)));
+    gauge("alerts_waiting", "Changes of alarms that the receiver of alerts was not told of yet", alerts.waiting() as i64);
+    gauge("alerts_failing", "Whether alerts fail or wait for their secret: 1", i64::from(is_stuck));
     let alarms = Family::<AlarmLabels, Gauge>::default();
     let standing = app.engine.alarms();
     for kind in AlarmKind::ALL {

@@ -302,6 +302,7 @@ mod tests {
             purposes: Vec::new(),
             searched: Searched::default(),
             witnesses: Vec::new(),
+            alerts: None,
         };
         let open_store = Box::new(move || Ok(Box::new(SqliteStore::open(&data)?) as _));
         let options = Options {

@@ -3,6 +3,7 @@
 mod browser;
 mod support;
 
+mod alerts;
 mod api;
 mod campaign;
 mod campaign_client;

@@ -65,22 +65,22 @@ impl Drop for Watching {
 }
 
 /// A `[[witnesses]]` table.
-fn table(url: &str, key: &Verifier, allow_private: bool) -> String {
+pub fn table(url: &str, key: &Verifier, allow_private: bool) -> String {
     let allowed = if allow_private { "allow_private = true\n" } else { "" };
     format!("[[witnesses]]\nurl = \"{url}\"\nkey = \"{key}\"\n{allowed}\n")
 }
 
 /// Gives the server these witnesses.
-fn reload(server: &Server, tables: &str) -> (Option<i32>, String) {
+pub fn reload(server: &Server, tables: &str) -> (Option<i32>, String) {
     std::fs::write(server.data.join("desist.toml"), tables).unwrap();
     let output = server.run(&["reload"]);
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-const TAKEN: (Option<i32>, String) = (Some(0), String::new());
+pub const TAKEN: (Option<i32>, String) = (Some(0), String::new());
 
 /// `desist status`: its exit code, its data, and what a person reads.
-fn status(server: &Server) -> (Option<i32>, Value, String) {
+pub fn status(server: &Server) -> (Option<i32>, Value, String) {
     let both = || (server.run(&["status", "--json"]), server.run(&["status"]));
     let (mut data, mut text) = both();
     // An alarm may come between the two.
