@@ -236,7 +236,7 @@ fn former_log_key(dir: &Path, fingerprint: &[u8; 32]) -> PathBuf {
 
 /// Every file that may hold a key of the log, the present one first.
 fn log_key_files(dir: &Path) -> Vec<PathBuf> {
-    let is_former = |name: &str| name.starts_with(FORMER) && name.ends_with(".key");
+    let is_former = |name: &str| name.strip_prefix(FORMER).is_some_and(|rest| rest.strip_suffix(".key").is_some());
     let former = std::fs::read_dir(dir).into_iter().flatten().filter_map(|file| file.ok()?.file_name().into_string().ok());
     let former = former.filter(|name| is_former(name)).map(|name| dir.join(name));
     [dir.join(FILES[2]), dir.join(NEXT)].into_iter().chain(former).collect()

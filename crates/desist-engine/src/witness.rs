@@ -161,7 +161,7 @@ impl Witness {
                 (Refused::OtherRoot(_), Some(seen)) => self.convict(asked.origin(), seen, &request.checkpoint),
                 // Anybody can send a checkpoint that the log signed with a proof that is none: it says nothing of the log.
                 (Refused::Proof, _) => {
-                    tracing::debug!(origin = asked.origin(), "a checkpoint came without a proof that the log grew to it")
+                    tracing::debug!(origin = asked.origin(), "a checkpoint came without a proof that the log grew to it");
                 }
                 _ => {}
             }
