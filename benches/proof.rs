@@ -5,6 +5,7 @@
 
 #![expect(clippy::cast_precision_loss, reason = "times and shares are shown with two digits")]
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -174,13 +175,19 @@ fn lag(directory: &Path, clients: u64, time: Duration) {
             });
         }
         let started = Instant::now();
+        let (mut last, mut waiting) = (engine.applied(), VecDeque::new());
         while started.elapsed() < time {
-            let (seq, at) = (engine.applied(), Instant::now());
-            while engine.shared().notary.published().is_none_or(|published| published.size() < seq) {
-                std::thread::park_timeout(Duration::from_millis(1));
+            // Each commit as it is seen, within a millisecond, until a checkpoint covers it.
+            let applied = engine.applied();
+            if applied != last {
+                waiting.push_back((applied, Instant::now()));
+                last = applied;
             }
-            lags.push(at.elapsed().as_secs_f64() * 1e3);
-            std::thread::park_timeout(Duration::from_millis(3));
+            let signed = engine.shared().notary.published().map_or(0, |published| published.size());
+            while let Some((_, at)) = waiting.pop_front_if(|(seq, _)| *seq <= signed) {
+                lags.push(at.elapsed().as_secs_f64() * 1e3);
+            }
+            std::thread::park_timeout(Duration::from_millis(1));
         }
         stopped.store(true, Ordering::Relaxed);
     });
