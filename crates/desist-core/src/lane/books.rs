@@ -245,7 +245,9 @@ impl Saved {
     }
 
     /// What is known about the present state of a target, whose last change is `last_changed` and which
-    /// needs what `need` says. Never more than was observed.
+    /// needs what `need` says. Never more than was observed, and while an *allow* may be under way never more
+    /// than [`Level::Sent`]: if present state is a *deny*, that *allow* is older and may undo it. (If present
+    /// state is the *allow* itself, as in a job that runs, this says too little, which harms nobody.)
     pub fn level(&self, target: Target, last_changed: u64, need: Need) -> Assurance {
         match need {
             Need::Nothing => return Assurance::NotNeeded,
@@ -262,6 +264,13 @@ impl Saved {
         }
         let below = self.below.get(&target).copied().unwrap_or(self.head.floor);
         let is_pending = self.jobs.values().any(|job| job.targets.contains(&target));
-        Assurance::At(if is_pending { below.min(Level::Accepted) } else { below })
+        let most = if self.allows.contains(&target) {
+            Level::Sent
+        } else if is_pending {
+            Level::Accepted
+        } else {
+            Level::Verified
+        };
+        Assurance::At(below.min(most))
     }
 }

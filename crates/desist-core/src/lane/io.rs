@@ -123,7 +123,7 @@ pub enum Report {
     Held,
     /// It got this far.
     Reached(Level),
-    /// The destination does not have the target.
+    /// The destination does not have the target: never more than [`Level::Accepted`].
     Absent,
     /// The destination had the same request before.
     Duplicate,

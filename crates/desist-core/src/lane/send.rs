@@ -315,9 +315,8 @@ impl Lane {
         match report {
             None => self.resolve(now, target, Some(level)),
             Some(Report::Reached(level)) => self.resolve(now, target, Some(*level)),
-            // The destination says so itself, and it read its own books to say it.
-            Some(Report::Absent) => self.resolve(now, target, Some(Level::Applied)),
-            Some(Report::Duplicate) => self.resolve(now, target, Some(Level::Accepted)),
+            // "Not there" is no sign of an effect: it may be another identifier, or there again tomorrow.
+            Some(Report::Absent | Report::Duplicate) => self.resolve(now, target, Some(Level::Accepted)),
             Some(Report::Drift) => self.park(now, target, Reason::Drift, true, true),
             Some(Report::Failed { is_retryable, code }) => self.park(now, target, Reason::Item(*code), *is_retryable, true),
             // Handled before: they say that nothing was sent.
