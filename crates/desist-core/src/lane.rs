@@ -28,7 +28,7 @@ mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use self::books::{Assurance, Delta, Head, Job, Level, Need, News, Parked, Reason, Saved, SavedBreaker, SavedPatrol};
+pub use self::books::{Assurance, Delta, Head, Job, Level, Need, News, Parked, Reason, Saved, SavedBreaker, SavedPatrol, Waiting};
 pub use self::config::{Config, ConfigError, Jobs, Patrol, PatrolKind};
 pub use self::io::{Action, Call, Change, Failure, Input, Now, Outcome, Page, Replay, Report, Sending, Target};
 pub use self::rate::{Limiter, Rate, RateError, SavedWindow};
@@ -246,6 +246,8 @@ pub struct Lane {
     dead: usize,
     drifted: usize,
     polls: BTreeSet<(u64, u64)>,
+    /// Jobs that failed, some of whose targets wait for room to be parked.
+    failed_jobs: BTreeSet<u64>,
     pending: BTreeMap<Target, BTreeSet<u64>>,
     rounds: Vec<Round>,
     unread: u64,
@@ -307,6 +309,7 @@ impl Lane {
             dead: 0,
             drifted: 0,
             polls: BTreeSet::new(),
+            failed_jobs: BTreeSet::new(),
             pending: BTreeMap::new(),
             rounds: Vec::new(),
             unread: 0,
@@ -351,8 +354,12 @@ impl Lane {
             self.index_parked(now, target);
         }
         for (number, job) in &self.books.jobs {
-            self.polls.insert((now.mono_ms, *number));
-            for target in &job.targets {
+            if job.failed.is_some() {
+                self.failed_jobs.insert(*number);
+            } else {
+                self.polls.insert((now.mono_ms, *number));
+            }
+            for target in job.targets.keys() {
                 self.pending.entry(*target).or_default().insert(*number);
             }
         }
@@ -580,6 +587,7 @@ impl Lane {
 
     /// Moves whatever waited for a time that has come.
     fn wake(&mut self, now: Now) {
+        self.settle(now);
         while let Some(&(at, target)) = self.later.first()
             && at <= now.mono_ms
         {

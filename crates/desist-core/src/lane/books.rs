@@ -63,7 +63,7 @@ pub enum Reason {
     FailsAlone,
     /// A message about this target alone is too large.
     TooLarge,
-    /// Its job failed.
+    /// Its job failed. (If the job had other targets too, this one may not be why: it is sent again in a smaller one.)
     Job(u16),
     /// Its job did not end in time.
     GaveUp,
@@ -101,16 +101,30 @@ pub struct Parked {
 pub struct Job {
     /// The destination's name for it.
     pub handle: String,
-    /// Its targets.
-    pub targets: Vec<Target>,
+    /// Its targets; of a job that failed those that are not parked yet.
+    pub targets: BTreeMap<Target, Waiting>,
     /// Those about which something later was sent since.
     pub superseded: BTreeSet<Target>,
-    /// The earliest beginning of a deadline among them, in Unix milliseconds.
-    pub since_unix_ms: i64,
-    /// The earliest deadline among them, in Unix milliseconds.
-    pub due_unix_ms: i64,
     /// When nobody believes in it any more, in Unix milliseconds.
     pub give_up_unix_ms: i64,
+    /// Why it failed. It is not asked after any more, and here until each of its targets is parked: too many
+    /// others were.
+    pub failed: Option<Reason>,
+}
+
+/// A target of a job: what it was before, should the job fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The change that was sent; 0: none of its own.
+    pub seq: u64,
+    /// When its deadline began to run, in Unix milliseconds.
+    pub since_unix_ms: i64,
+    /// Its legal deadline in Unix milliseconds; not after `since_unix_ms`: it has none.
+    pub due_unix_ms: i64,
+    /// Who goes first among equal deadlines; lower first.
+    pub rank: u8,
+    /// Attempts that failed before.
+    pub attempts: u32,
 }
 
 /// An open breaker.
@@ -263,14 +277,10 @@ impl Saved {
             return Assurance::At(if is_present { Level::Sent } else { Level::Queued });
         }
         let below = self.below.get(&target).copied().unwrap_or(self.head.floor);
-        let is_pending = self.jobs.values().any(|job| job.targets.contains(&target));
-        let most = if self.allows.contains(&target) {
-            Level::Sent
-        } else if is_pending {
-            Level::Accepted
-        } else {
-            Level::Verified
-        };
-        Assurance::At(below.min(most))
+        let jobs = self.jobs.values().filter(|job| job.targets.contains_key(&target));
+        // After a job that failed it will be said again.
+        let most = jobs.map(|job| if job.failed.is_some() { Level::Sent } else { Level::Accepted }).min();
+        let most = if self.allows.contains(&target) { Some(Level::Sent) } else { most };
+        Assurance::At(most.map_or(below, |most| below.min(most)))
     }
 }

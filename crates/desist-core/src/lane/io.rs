@@ -87,14 +87,16 @@ pub enum Outcome {
     Job(String),
     /// The job is not over. For [`Action::Poll`] alone.
     Pending,
-    /// Some failed, and nobody says which: the batch is split. Of one target: it failed.
+    /// Some failed, and nobody says which: the batch is split. Of one target: it failed. For [`Action::Poll`]: the job is
+    /// over, and those of its targets that no report names go out again in two halves.
     SomeFailed {
         /// Whether the same message may pass later.
         is_retryable: bool,
         /// The connector's code.
         code: u16,
     },
-    /// The whole call was refused (another 4xx). For [`Action::Poll`]: the job failed.
+    /// The whole call was refused (another 4xx). For [`Action::Poll`]: the job failed, and its targets go out again as after
+    /// [`Outcome::SomeFailed`].
     Rejected {
         /// Whether the same message may pass later.
         is_retryable: bool,

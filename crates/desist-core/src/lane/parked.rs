@@ -1,6 +1,6 @@
 //! What becomes of a target: delivered, held back, parked or a dead letter.
 
-use super::{Change, Kind, Lane, Level, Now, Parked, Place, RECHECK_MS, RETRY_BASE_MS, Reason, Replay, Saved, Target, Work};
+use super::{Change, Kind, Lane, Level, Now, Parked, Place, RECHECK_MS, RETRY_BASE_MS, Reason, Replay, Saved, Target, Waiting, Work};
 use crate::limits::{ALLOWS_MAX, BELOW_MAX, DEAD_MAX, PARKED_MAX, RETRY_DELAY_MS_MAX};
 
 impl Lane {
@@ -102,6 +102,16 @@ impl Lane {
             sent: false,
             drift: false,
         };
+        self.books.parked.insert(target, parked);
+        self.dirty.parked.insert(target);
+        self.index_parked(now, target);
+    }
+
+    /// A target that its job did not deliver, which may not be its own fault: it is sent again, and no attempt is counted.
+    pub(super) fn park_unheard(&mut self, now: Now, target: Target, waiting: Waiting, reason: Reason) {
+        let Waiting { seq, since_unix_ms, due_unix_ms, rank, attempts } = waiting;
+        let retry_unix_ms = Some(now.unix_ms);
+        let parked = Parked { seq, since_unix_ms, due_unix_ms, rank, attempts, reason, retry_unix_ms, sent: true, drift: false };
         self.books.parked.insert(target, parked);
         self.dirty.parked.insert(target);
         self.index_parked(now, target);
