@@ -71,9 +71,11 @@ pub enum Reason {
     Undone,
     /// A patrol found another state there than was sent.
     Drift,
+    /// Nobody refused it: it is an *allow* that may not be sent while a job about an earlier state runs.
+    Waiting,
 }
 
-/// A target that is an exception from the cursor: refused, to be tried again or a dead letter.
+/// A target that is an exception from the cursor: refused, to be tried again or a dead letter, or an *allow* that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parked {
     /// The change at which it was parked; a later one revives it.

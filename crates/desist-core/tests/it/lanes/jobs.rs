@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use desist_core::lane::{Assurance, Config, Jobs, Level, Need, Outcome, Reason, Replay, Report, Sending, Target};
-use desist_core::limits::{ATTEMPTS_MAX, PARKED_MAX};
+use desist_core::limits::{ATTEMPTS_MAX, PARKED_MAX, WINDOW_MAX};
 
 use super::rig::{Rig, change, crowd, fine};
 use super::world::at;
@@ -132,4 +132,33 @@ fn a_job_that_fails_while_too_many_are_parked_loses_nobody() {
         assert_eq!((told.len(), rig.store.parked.len(), rig.store.jobs.len()), (count as usize, 0, 0));
         assert!(rig.polls.is_empty(), "it is known how they ended");
     }
+}
+
+#[test]
+fn an_allow_that_waits_for_a_job_for_days_holds_nobody_else_up() {
+    let mut rig = Rig::new(jobs(1), crowd(1));
+    rig.run(1_000, &mut take);
+    let count = 2 * WINDOW_MAX as u64;
+    rig.feed = (2..=count).map(|seq| change(seq, if seq == 2 { 1 } else { seq }, 31 * DAY as i64, 0)).collect();
+    rig.give(desist_core::lane::Input::Changed);
+    let mut told = BTreeSet::new();
+    let mut answer = |_: u64, targets: &[Sending]| {
+        let Sending { target, may_allow } = targets[0];
+        if target == Target(1) && !may_allow {
+            return (Outcome::NotSent, vec![(target, Report::Held)]);
+        }
+        told.insert(target);
+        (Outcome::Ok(Level::Applied), Vec::new())
+    };
+    rig.run(3 * DAY, &mut answer);
+    let waits = rig.store.parked[&Target(1)];
+    assert_eq!((rig.store.head.cursor, waits.seq, waits.reason, waits.attempts), (count, 2, Reason::Waiting, 0));
+    assert_eq!(rig.store.level(Target(1), 2, Need::Message), Assurance::At(Level::Queued));
+    assert!(rig.saves < 1_000 + count as usize, "to wait costs no store step: {}", rig.saves);
+    let mut rig = Rig::restore(jobs(1), rig.feed, rig.store, rig.now, at(rig.now));
+    rig.run(DAY, &mut answer);
+    assert_eq!((rig.store.parked.len(), rig.store.jobs.len()), (1, 1));
+    rig.poll = Outcome::Ok(Level::Applied);
+    rig.run(HOUR, &mut answer);
+    assert_eq!((told.len() as u64, rig.store.parked.len(), rig.store.allows.len()), (count - 1, 0, 0));
 }
