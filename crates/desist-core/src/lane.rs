@@ -490,6 +490,14 @@ impl Lane {
         if let Some(parked) = self.unpark(target) {
             keep_earlier(&mut change, parked.since_unix_ms, parked.due_unix_ms);
         }
+        for number in self.pending.get(&target).into_iter().flatten() {
+            // What is not said to be done may still fail.
+            if let Some(job) = self.books.jobs.get(number).filter(|job| !job.superseded.contains(&target))
+                && let Some(waiting) = job.targets.get(&target)
+            {
+                keep_earlier(&mut change, waiting.since_unix_ms, waiting.due_unix_ms);
+            }
+        }
         let Some(work) = self.work.get(&target).copied() else {
             self.add(now, Work { kind: Kind::Fresh, place: Place::Ready, change, attempts: 0, sent: false, again: false });
             return;

@@ -33,16 +33,18 @@ pub struct Target(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Call(pub u64);
 
-/// The latest change of a target.
+/// The latest change of a target, with the earliest deadline that is not met yet: a target that changes again before it
+/// was delivered has no more time than before. (Of what it holds itself a lane keeps the earlier deadline in any case; it
+/// knows nothing of a change that the feed replaced before it was read.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Its place in the feed.
     pub seq: u64,
     /// What changed.
     pub target: Target,
-    /// When the deadline began to run, in Unix milliseconds.
+    /// When that deadline began to run, in Unix milliseconds.
     pub since_unix_ms: i64,
-    /// The legal deadline in Unix milliseconds; not after `since_unix_ms`: it has none.
+    /// That legal deadline in Unix milliseconds; not after `since_unix_ms`: it has none.
     pub due_unix_ms: i64,
     /// Who goes first among equal deadlines, lower first: identifiers that strangers gave in public come last.
     pub rank: u8,

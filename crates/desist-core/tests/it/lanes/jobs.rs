@@ -162,3 +162,22 @@ fn an_allow_that_waits_for_a_job_for_days_holds_nobody_else_up() {
     rig.run(HOUR, &mut answer);
     assert_eq!((told.len() as u64, rig.store.parked.len(), rig.store.allows.len()), (count - 1, 0, 0));
 }
+
+#[test]
+fn who_changes_again_while_a_job_runs_has_no_more_time_than_before() {
+    let mut rig = Rig::new(jobs(1), vec![change(1, 1, HOUR as i64, 0)]);
+    rig.run(2_000, &mut take);
+    rig.change(change(2, 1, DAY as i64, 0));
+    rig.run(2_000, &mut take);
+    assert_eq!((rig.store.jobs.len(), rig.sends.len()), (2, 2));
+    let job = &rig.store.jobs[&2];
+    assert_eq!((job.targets[&Target(1)].seq, job.targets[&Target(1)].due_unix_ms), (2, at(HOUR).unix_ms));
+    assert_eq!(rig.status().oldest_due_unix_ms, Some(at(HOUR).unix_ms));
+    // Once it is met, a later change has its own.
+    rig.poll = Outcome::Ok(Level::Applied);
+    rig.run(10 * 60_000, &mut fine);
+    rig.poll = Outcome::Pending;
+    rig.change(change(3, 1, 2 * DAY as i64, 0));
+    rig.run(2_000, &mut take);
+    assert_eq!(rig.status().oldest_due_unix_ms, Some(at(2 * DAY).unix_ms));
+}

@@ -507,7 +507,13 @@ impl World {
         };
         let since_unix_ms = UNIX + self.now as i64;
         let due_unix_ms = since_unix_ms + 60_000 * (1 + self.people.below(600) as i64);
-        truth.change = Change { seq: self.seq, target: Target(target), since_unix_ms, due_unix_ms, rank: self.people.below(2) as u8 };
+        let rank = self.people.below(2) as u8;
+        let before = truth.change;
+        truth.change = Change { seq: self.seq, target: Target(target), since_unix_ms, due_unix_ms, rank };
+        let is_met = !was_told || self.applied.get(&Target(target)).is_some_and(|done| *done >= before.seq);
+        if !is_met && before.due_unix_ms < due_unix_ms {
+            (truth.change.since_unix_ms, truth.change.due_unix_ms) = (before.since_unix_ms, before.due_unix_ms);
+        }
     }
 
     fn page(&self, after: u64, limit: usize) -> Page {
