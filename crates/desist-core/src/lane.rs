@@ -88,9 +88,12 @@ struct Work {
 }
 
 impl Work {
-    /// The earliest deadline first, strangers last among equals, then in the order of the feed.
+    /// The earliest deadline first, strangers last among equals, then in the order of the feed; whoever has no deadline
+    /// comes last, except for what is said again: it has no change of its own, and the present time as its place.
     fn urgency(&self) -> Urgency {
-        (self.change.due_unix_ms, self.change.rank, self.change.seq, self.change.target)
+        let Change { seq, target, since_unix_ms, due_unix_ms, rank } = self.change;
+        let has_place = due_unix_ms > since_unix_ms || seq == 0;
+        (if has_place { due_unix_ms } else { i64::MAX }, rank, seq, target)
     }
 }
 

@@ -38,7 +38,7 @@ pub struct Call(pub u64);
 /// knows nothing of a change that the feed replaced before it was read.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its place in the feed.
+    /// Its place in the feed, from 1.
     pub seq: u64,
     /// What changed.
     pub target: Target,

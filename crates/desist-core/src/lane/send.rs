@@ -81,9 +81,6 @@ impl Lane {
         if self.breaker.is_some() {
             return self.pick_trial(now);
         }
-        if let Some(flight) = self.pick_poll(now) {
-            return Some(flight);
-        }
         let late = (0..self.rounds.len()).find(|patrol| self.is_late(now, *patrol));
         if late.is_some()
             && self.turn.is_multiple_of(PATROL_TURN)
@@ -91,12 +88,13 @@ impl Lane {
         {
             return Some(flight);
         }
-        // In turn, so that neither a backlog nor what fails again and again is all that is sent.
-        for at in 0..3 {
-            let picked = match (self.turn + at) % 3 {
+        // In turn, so that neither a backlog nor what fails again and again nor questions after jobs are all that is sent.
+        for at in 0..4 {
+            let picked = match (self.turn + at) % 4 {
                 0 => self.pick_fresh(now, self.batch),
                 1 => self.pick_group(now),
-                _ => self.pick_retries(self.batch),
+                2 => self.pick_retries(self.batch),
+                _ => self.pick_poll(now),
             };
             if picked.is_some() {
                 return picked;

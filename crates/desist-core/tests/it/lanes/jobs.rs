@@ -119,10 +119,8 @@ fn a_job_that_fails_while_too_many_are_parked_loses_nobody() {
             let reports = (1..=count).map(|target| (Target(target), failed)).collect();
             if is_named { (Outcome::Ok(Level::Applied), reports) } else { (Outcome::Rejected { is_retryable: true, code: 1 }, Vec::new()) }
         }));
-        let down =
-            |_: u64, _: &[Sending]| (Outcome::Failed { failure: desist_core::lane::Failure::Connect, retry_after_ms: None }, Vec::new());
         // Until all of them were asked after.
-        rig.run(11_000, &mut |now, targets| down(now, targets));
+        rig.run(11_000, &mut |_, _| (Outcome::NotSent, Vec::new()));
         let left: Vec<_> = rig.store.jobs.values().flat_map(|job| job.targets.keys().copied()).collect();
         assert_eq!((rig.store.parked.len(), left.len(), rig.store.head.cursor), (PARKED_MAX, 500, count));
         assert_eq!(rig.store.level(left[0], left[0].0, Need::Message), Assurance::At(Level::Sent));
@@ -180,4 +178,20 @@ fn who_changes_again_while_a_job_runs_has_no_more_time_than_before() {
     rig.change(change(3, 1, 2 * DAY as i64, 0));
     rig.run(2_000, &mut take);
     assert_eq!(rig.status().oldest_due_unix_ms, Some(at(2 * DAY).unix_ms));
+}
+
+#[test]
+fn questions_after_jobs_leave_room_for_what_changes() {
+    let rates = vec!["10/1m".parse().unwrap()];
+    let mut rig = Rig::new(Config { rates, ..jobs(1) }, crowd(100));
+    rig.run(HOUR, &mut take);
+    assert_eq!(rig.status().pending, 100, "there are more questions than calls");
+    for seq in 101..=110 {
+        rig.change(change(seq, seq, 31 * DAY as i64, 0));
+        let (sends, polls) = (rig.sends.len(), rig.polls.len());
+        // A window, and the slot that it may begin later.
+        rig.run(70_000, &mut take);
+        assert_eq!(rig.sends.len(), sends + 1, "{seq}");
+        assert!(rig.polls.len() > polls + 5);
+    }
 }

@@ -84,6 +84,11 @@ fn the_earliest_deadline_goes_first_and_strangers_last_among_equals() {
     rig.run(10, &mut fine);
     let order: Vec<_> = rig.sends.iter().map(|(_, targets)| targets[0].0).collect();
     assert_eq!(order, [3, 5, 2, 1, 4]);
+    let feed = vec![change(1, 1, 0, 0), change(2, 2, 900, 1), change(3, 3, -5, 0), change(4, 4, 300, 0)];
+    let mut rig = Rig::new(plain(), feed);
+    rig.run(10, &mut fine);
+    let order: Vec<_> = rig.sends.iter().map(|(_, targets)| targets[0].0).collect();
+    assert_eq!(order, [4, 2, 1, 3], "without a deadline there is time");
 }
 
 #[test]
