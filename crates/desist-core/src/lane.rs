@@ -515,7 +515,7 @@ impl Lane {
         self.leave_rounds(target);
         match work.place {
             Place::Flight => {
-                let again = Work { again: true, kind: Kind::Fresh, change, ..work };
+                let again = Work { again: true, sent: false, kind: Kind::Fresh, change, ..work };
                 self.work.insert(target, again);
             }
             Place::Group => {
