@@ -28,7 +28,7 @@ mod status;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-pub use self::books::{Assurance, Delta, Head, Job, Level, Need, News, Parked, Reason, Saved, SavedBreaker, SavedPatrol};
+pub use self::books::{Assurance, Delta, Head, Job, Level, Need, News, Parked, Reason, Saved, SavedBreaker, SavedPatrol, Waiting};
 pub use self::config::{Config, ConfigError, Jobs, Patrol, PatrolKind};
 pub use self::io::{Action, Call, Change, Failure, Input, Now, Outcome, Page, Replay, Report, Sending, Target};
 pub use self::rate::{Limiter, Rate, RateError, SavedWindow};
@@ -88,9 +88,12 @@ struct Work {
 }
 
 impl Work {
-    /// The earliest deadline first, strangers last among equals, then in the order of the feed.
+    /// The earliest deadline first, strangers last among equals, then in the order of the feed; whoever has no deadline
+    /// comes last, except for what is said again: it has no change of its own, and the present time as its place.
     fn urgency(&self) -> Urgency {
-        (self.change.due_unix_ms, self.change.rank, self.change.seq, self.change.target)
+        let Change { seq, target, since_unix_ms, due_unix_ms, rank } = self.change;
+        let has_place = due_unix_ms > since_unix_ms || seq == 0;
+        (if has_place { due_unix_ms } else { i64::MAX }, rank, seq, target)
     }
 }
 
@@ -246,6 +249,8 @@ pub struct Lane {
     dead: usize,
     drifted: usize,
     polls: BTreeSet<(u64, u64)>,
+    /// Jobs that failed, some of whose targets wait for room to be parked.
+    failed_jobs: BTreeSet<u64>,
     pending: BTreeMap<Target, BTreeSet<u64>>,
     rounds: Vec<Round>,
     unread: u64,
@@ -307,6 +312,7 @@ impl Lane {
             dead: 0,
             drifted: 0,
             polls: BTreeSet::new(),
+            failed_jobs: BTreeSet::new(),
             pending: BTreeMap::new(),
             rounds: Vec::new(),
             unread: 0,
@@ -351,8 +357,12 @@ impl Lane {
             self.index_parked(now, target);
         }
         for (number, job) in &self.books.jobs {
-            self.polls.insert((now.mono_ms, *number));
-            for target in &job.targets {
+            if job.failed.is_some() {
+                self.failed_jobs.insert(*number);
+            } else {
+                self.polls.insert((now.mono_ms, *number));
+            }
+            for target in job.targets.keys() {
                 self.pending.entry(*target).or_default().insert(*number);
             }
         }
@@ -483,6 +493,14 @@ impl Lane {
         if let Some(parked) = self.unpark(target) {
             keep_earlier(&mut change, parked.since_unix_ms, parked.due_unix_ms);
         }
+        for number in self.pending.get(&target).into_iter().flatten() {
+            // What is not said to be done may still fail.
+            if let Some(job) = self.books.jobs.get(number).filter(|job| !job.superseded.contains(&target))
+                && let Some(waiting) = job.targets.get(&target)
+            {
+                keep_earlier(&mut change, waiting.since_unix_ms, waiting.due_unix_ms);
+            }
+        }
         let Some(work) = self.work.get(&target).copied() else {
             self.add(now, Work { kind: Kind::Fresh, place: Place::Ready, change, attempts: 0, sent: false, again: false });
             return;
@@ -497,7 +515,7 @@ impl Lane {
         self.leave_rounds(target);
         match work.place {
             Place::Flight => {
-                let again = Work { again: true, kind: Kind::Fresh, change, ..work };
+                let again = Work { again: true, sent: false, kind: Kind::Fresh, change, ..work };
                 self.work.insert(target, again);
             }
             Place::Group => {
@@ -580,6 +598,7 @@ impl Lane {
 
     /// Moves whatever waited for a time that has come.
     fn wake(&mut self, now: Now) {
+        self.settle(now);
         while let Some(&(at, target)) = self.later.first()
             && at <= now.mono_ms
         {

@@ -63,7 +63,7 @@ pub enum Reason {
     FailsAlone,
     /// A message about this target alone is too large.
     TooLarge,
-    /// Its job failed.
+    /// Its job failed. (If the job had other targets too, this one may not be why: it is sent again in a smaller one.)
     Job(u16),
     /// Its job did not end in time.
     GaveUp,
@@ -71,9 +71,11 @@ pub enum Reason {
     Undone,
     /// A patrol found another state there than was sent.
     Drift,
+    /// Nobody refused it: it is an *allow* that may not be sent while a job about an earlier state runs.
+    Waiting,
 }
 
-/// A target that is an exception from the cursor: refused, to be tried again or a dead letter.
+/// A target that is an exception from the cursor: refused, to be tried again or a dead letter, or an *allow* that waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parked {
     /// The change at which it was parked; a later one revives it.
@@ -101,16 +103,30 @@ pub struct Parked {
 pub struct Job {
     /// The destination's name for it.
     pub handle: String,
-    /// Its targets.
-    pub targets: Vec<Target>,
+    /// Its targets; of a job that failed those that are not parked yet.
+    pub targets: BTreeMap<Target, Waiting>,
     /// Those about which something later was sent since.
     pub superseded: BTreeSet<Target>,
-    /// The earliest beginning of a deadline among them, in Unix milliseconds.
-    pub since_unix_ms: i64,
-    /// The earliest deadline among them, in Unix milliseconds.
-    pub due_unix_ms: i64,
     /// When nobody believes in it any more, in Unix milliseconds.
     pub give_up_unix_ms: i64,
+    /// Why it failed. It is not asked after any more, and here until each of its targets is parked: too many
+    /// others were.
+    pub failed: Option<Reason>,
+}
+
+/// A target of a job: what it was before, should the job fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Waiting {
+    /// The change that was sent; 0: none of its own.
+    pub seq: u64,
+    /// When its deadline began to run, in Unix milliseconds.
+    pub since_unix_ms: i64,
+    /// Its legal deadline in Unix milliseconds; not after `since_unix_ms`: it has none.
+    pub due_unix_ms: i64,
+    /// Who goes first among equal deadlines; lower first.
+    pub rank: u8,
+    /// Attempts that failed before.
+    pub attempts: u32,
 }
 
 /// An open breaker.
@@ -245,7 +261,9 @@ impl Saved {
     }
 
     /// What is known about the present state of a target, whose last change is `last_changed` and which
-    /// needs what `need` says. Never more than was observed.
+    /// needs what `need` says. Never more than was observed, and while an *allow* may be under way never more
+    /// than [`Level::Sent`]: if present state is a *deny*, that *allow* is older and may undo it. (If present
+    /// state is the *allow* itself, as in a job that runs, this says too little, which harms nobody.)
     pub fn level(&self, target: Target, last_changed: u64, need: Need) -> Assurance {
         match need {
             Need::Nothing => return Assurance::NotNeeded,
@@ -261,7 +279,10 @@ impl Saved {
             return Assurance::At(if is_present { Level::Sent } else { Level::Queued });
         }
         let below = self.below.get(&target).copied().unwrap_or(self.head.floor);
-        let is_pending = self.jobs.values().any(|job| job.targets.contains(&target));
-        Assurance::At(if is_pending { below.min(Level::Accepted) } else { below })
+        let jobs = self.jobs.values().filter(|job| job.targets.contains_key(&target));
+        // After a job that failed it will be said again.
+        let most = jobs.map(|job| if job.failed.is_some() { Level::Sent } else { Level::Accepted }).min();
+        let most = if self.allows.contains(&target) { Some(Level::Sent) } else { most };
+        Assurance::At(most.map_or(below, |most| below.min(most)))
     }
 }

@@ -67,6 +67,9 @@ impl Lane {
 
     pub(super) fn split(&mut self, now: Now, mut group: Group) {
         group.tries = 0;
+        if group.targets.len() < 2 {
+            return self.add_group(now, now.mono_ms, group);
+        }
         let other = group.targets.split_off(group.targets.len() / 2);
         let other = Group { targets: other, ..group.clone() };
         for half in [group, other] {

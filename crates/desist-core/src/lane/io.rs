@@ -33,16 +33,18 @@ pub struct Target(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Call(pub u64);
 
-/// The latest change of a target.
+/// The latest change of a target, with the earliest deadline that is not met yet: a target that changes again before it
+/// was delivered has no more time than before. (Of what it holds itself a lane keeps the earlier deadline in any case; it
+/// knows nothing of a change that the feed replaced before it was read.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its place in the feed.
+    /// Its place in the feed, from 1.
     pub seq: u64,
     /// What changed.
     pub target: Target,
-    /// When the deadline began to run, in Unix milliseconds.
+    /// When that deadline began to run, in Unix milliseconds.
     pub since_unix_ms: i64,
-    /// The legal deadline in Unix milliseconds; not after `since_unix_ms`: it has none.
+    /// That legal deadline in Unix milliseconds; not after `since_unix_ms`: it has none.
     pub due_unix_ms: i64,
     /// Who goes first among equal deadlines, lower first: identifiers that strangers gave in public come last.
     pub rank: u8,
@@ -87,14 +89,16 @@ pub enum Outcome {
     Job(String),
     /// The job is not over. For [`Action::Poll`] alone.
     Pending,
-    /// Some failed, and nobody says which: the batch is split. Of one target: it failed.
+    /// Some failed, and nobody says which: the batch is split. Of one target: it failed. For [`Action::Poll`]: the job is
+    /// over, and those of its targets that no report names go out again in two halves.
     SomeFailed {
         /// Whether the same message may pass later.
         is_retryable: bool,
         /// The connector's code.
         code: u16,
     },
-    /// The whole call was refused (another 4xx). For [`Action::Poll`]: the job failed.
+    /// The whole call was refused (another 4xx). For [`Action::Poll`]: the job failed, and its targets go out again as after
+    /// [`Outcome::SomeFailed`].
     Rejected {
         /// Whether the same message may pass later.
         is_retryable: bool,
@@ -123,7 +127,7 @@ pub enum Report {
     Held,
     /// It got this far.
     Reached(Level),
-    /// The destination does not have the target.
+    /// The destination does not have the target: never more than [`Level::Accepted`].
     Absent,
     /// The destination had the same request before.
     Duplicate,

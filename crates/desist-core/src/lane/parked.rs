@@ -1,6 +1,6 @@
 //! What becomes of a target: delivered, held back, parked or a dead letter.
 
-use super::{Change, Kind, Lane, Level, Now, Parked, Place, RECHECK_MS, RETRY_BASE_MS, Reason, Replay, Saved, Target, Work};
+use super::{Change, Kind, Lane, Level, Now, Parked, Place, RECHECK_MS, RETRY_BASE_MS, Reason, Replay, Saved, Target, Waiting, Work};
 use crate::limits::{ALLOWS_MAX, BELOW_MAX, DEAD_MAX, PARKED_MAX, RETRY_DELAY_MS_MAX};
 
 impl Lane {
@@ -107,6 +107,16 @@ impl Lane {
         self.index_parked(now, target);
     }
 
+    /// A target that its job did not deliver, which may not be its own fault: it is sent again, and no attempt is counted.
+    pub(super) fn park_unheard(&mut self, now: Now, target: Target, waiting: Waiting, reason: Reason) {
+        let Waiting { seq, since_unix_ms, due_unix_ms, rank, attempts } = waiting;
+        let retry_unix_ms = Some(now.unix_ms);
+        let parked = Parked { seq, since_unix_ms, due_unix_ms, rank, attempts, reason, retry_unix_ms, sent: true, drift: false };
+        self.books.parked.insert(target, parked);
+        self.dirty.parked.insert(target);
+        self.index_parked(now, target);
+    }
+
     pub(super) fn index_parked(&mut self, now: Now, target: Target) {
         let parked = self.books.parked[&target];
         self.drifted += usize::from(parked.drift);
@@ -172,7 +182,7 @@ impl Lane {
         let doubt = self.doubts.get(&target).map_or(0, |doubt| doubt.until_ms);
         let until_ms = doubt.max(self.quiet_until_ms);
         if self.pending.contains_key(&target) {
-            self.put(now, target, Place::Later(now.mono_ms + RECHECK_MS));
+            self.set_aside(now, target);
         } else if until_ms > now.mono_ms {
             self.put(now, target, Place::Later(until_ms));
         } else if self.allows_stored.contains(&target) {
@@ -185,8 +195,29 @@ impl Lane {
             }
             self.put(now, target, Place::Storing);
         } else {
-            self.put(now, target, Place::Later(now.mono_ms + RECHECK_MS));
+            self.set_aside(now, target);
         }
+    }
+
+    /// An *allow* may have to wait for days, for a job or for room among the *allows*: as an exception, so that the
+    /// cursor moves on. Such exceptions alone never fill the room for what is parked; more of them wait in the window.
+    fn set_aside(&mut self, now: Now, target: Target) {
+        let retried = self.books.parked.len() - self.dead;
+        if let Some(Work { kind: Kind::Fresh, change, attempts, sent, .. }) = self.work.get(&target).copied()
+            && retried < PARKED_MAX / 2
+            && !self.books.parked.contains_key(&target)
+        {
+            let Change { seq, since_unix_ms, due_unix_ms, rank, .. } = change;
+            let (reason, retry_unix_ms) = (Reason::Waiting, Some(now.unix_ms));
+            let parked = Parked { seq, since_unix_ms, due_unix_ms, rank, attempts, reason, retry_unix_ms, sent, drift: false };
+            self.close(seq);
+            self.books.parked.insert(target, parked);
+            self.dirty.parked.insert(target);
+            self.index_parked(now, target);
+            self.unqueue(target);
+            self.add(now, Work { kind: Kind::Retry, place: Place::Flight, change, attempts, sent, again: false });
+        }
+        self.put(now, target, Place::Later(now.mono_ms + RECHECK_MS));
     }
 
     pub(super) fn may_allow(&self, now: Now, target: Target) -> bool {

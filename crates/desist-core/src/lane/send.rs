@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Action, Call, Change, Doubt, Errand, Failure, Flight, Group, Job, Kind, Lane, Level, Now, Outcome, Page, PatrolKind, Place, RECHECK_MS,
-    Reason, Report, Round, Sending, Target, Work,
+    Action, Call, Change, Doubt, Errand, Failure, Flight, Group, Job, Kind, Lane, Level, Now, Outcome, Page, Parked, PatrolKind, Place,
+    RECHECK_MS, Reason, Report, Round, Sending, Target, Waiting, Work,
 };
 use crate::limits::{AHEAD_MAX, ALONE_MAX, FETCH_MAX, JOB_HANDLE_BYTES_MAX, PATROL_TRIES_MAX, PENDING_MAX};
 
@@ -81,9 +81,6 @@ impl Lane {
         if self.breaker.is_some() {
             return self.pick_trial(now);
         }
-        if let Some(flight) = self.pick_poll(now) {
-            return Some(flight);
-        }
         let late = (0..self.rounds.len()).find(|patrol| self.is_late(now, *patrol));
         if late.is_some()
             && self.turn.is_multiple_of(PATROL_TURN)
@@ -91,12 +88,13 @@ impl Lane {
         {
             return Some(flight);
         }
-        // In turn, so that neither a backlog nor what fails again and again is all that is sent.
-        for at in 0..3 {
-            let picked = match (self.turn + at) % 3 {
+        // In turn, so that neither a backlog nor what fails again and again nor questions after jobs are all that is sent.
+        for at in 0..4 {
+            let picked = match (self.turn + at) % 4 {
                 0 => self.pick_fresh(now, self.batch),
                 1 => self.pick_group(now),
-                _ => self.pick_retries(self.batch),
+                2 => self.pick_retries(self.batch),
+                _ => self.pick_poll(now),
             };
             if picked.is_some() {
                 return picked;
@@ -315,9 +313,8 @@ impl Lane {
         match report {
             None => self.resolve(now, target, Some(level)),
             Some(Report::Reached(level)) => self.resolve(now, target, Some(*level)),
-            // The destination says so itself, and it read its own books to say it.
-            Some(Report::Absent) => self.resolve(now, target, Some(Level::Applied)),
-            Some(Report::Duplicate) => self.resolve(now, target, Some(Level::Accepted)),
+            // "Not there" is no sign of an effect: it may be another identifier, or there again tomorrow.
+            Some(Report::Absent | Report::Duplicate) => self.resolve(now, target, Some(Level::Accepted)),
             Some(Report::Drift) => self.park(now, target, Reason::Drift, true, true),
             Some(Report::Failed { is_retryable, code }) => self.park(now, target, Reason::Item(*code), *is_retryable, true),
             // Handled before: they say that nothing was sent.
@@ -339,65 +336,155 @@ impl Lane {
         for target in told {
             self.told(now, target, Level::Accepted, reports.get(&target));
         }
-        let changes: Vec<Change> = waiting.iter().filter_map(|target| self.work.get(target)).map(|work| work.change).collect();
-        let first = changes.iter().filter(|change| change.due_unix_ms > change.since_unix_ms).min_by_key(|change| change.due_unix_ms);
-        let (since_unix_ms, due_unix_ms) = first.map_or((0, 0), |change| (change.since_unix_ms, change.due_unix_ms));
         self.books.head.jobs += 1;
         let number = self.books.head.jobs;
         let give_up_unix_ms = now.unix_ms + self.config.jobs.give_up_ms as i64;
-        for target in &waiting {
+        let mut targets = BTreeMap::new();
+        for target in waiting {
+            let Some(Work { change, attempts, again, .. }) = self.work.get(&target).copied() else { continue };
+            let Change { seq, since_unix_ms, due_unix_ms, rank, .. } = change;
+            // If it changed since, the change that is known is not the one that was sent.
+            let seq = if again { 0 } else { seq };
+            targets.insert(target, Waiting { seq, since_unix_ms, due_unix_ms, rank, attempts });
             // Jobs about earlier messages, which this one stands for.
-            self.supersede(*target);
-            self.pending.entry(*target).or_default().insert(number);
-            self.resolve(now, *target, Some(Level::Accepted.max(self.books.head.floor)));
+            self.supersede(target);
+            self.pending.entry(target).or_default().insert(number);
+            self.resolve(now, target, Some(Level::Accepted.max(self.books.head.floor)));
         }
-        self.books
-            .jobs
-            .insert(number, Job { handle, targets: waiting, superseded: BTreeSet::new(), since_unix_ms, due_unix_ms, give_up_unix_ms });
+        if targets.is_empty() {
+            return;
+        }
+        self.books.jobs.insert(number, Job { handle, targets, superseded: BTreeSet::new(), give_up_unix_ms, failed: None });
         self.dirty.jobs.insert(number);
         self.polls.insert((now.mono_ms + self.config.jobs.every_ms, number));
     }
 
     fn polled(&mut self, now: Now, number: u64, outcome: &Outcome, reports: &BTreeMap<Target, Report>) {
         let Some(job) = self.books.jobs.get(&number) else { return };
+        let is_alone = job.targets.len() == 1;
         let wait_ms = if *outcome == Outcome::NotSent { RECHECK_MS } else { self.config.jobs.every_ms };
         match outcome {
-            Outcome::Ok(level) => self.job_ended(now, number, reports, Report::Reached(*level), &Reason::Job),
-            Outcome::Rejected { is_retryable, code } => {
-                self.job_ended(now, number, reports, Report::Failed { is_retryable: *is_retryable, code: *code }, &Reason::Job);
+            Outcome::Ok(level) => self.job_ended(now, number, reports, Some(Report::Reached(*level)), &Reason::Job),
+            Outcome::Rejected { is_retryable, code } | Outcome::SomeFailed { is_retryable, code } => {
+                let failed = Report::Failed { is_retryable: *is_retryable, code: *code };
+                self.job_ended(now, number, reports, is_alone.then_some(failed), &Reason::Job);
             }
             _ if now.unix_ms >= job.give_up_unix_ms => {
                 let failed = Report::Failed { is_retryable: true, code: 0 };
-                self.job_ended(now, number, &BTreeMap::new(), failed, &|_| Reason::GaveUp);
+                self.job_ended(now, number, &BTreeMap::new(), Some(failed), &|_| Reason::GaveUp);
             }
             _ => drop(self.polls.insert((now.mono_ms + wait_ms, number))),
         }
     }
 
-    fn job_ended(&mut self, now: Now, number: u64, reports: &BTreeMap<Target, Report>, others: Report, reason: &dyn Fn(u16) -> Reason) {
-        let Some(job) = self.books.jobs.remove(&number) else { return };
-        self.dirty.jobs.insert(number);
-        for target in job.targets {
-            if let Some(jobs) = self.pending.get_mut(&target) {
-                jobs.remove(&number);
-                if jobs.is_empty() {
-                    self.pending.remove(&target);
-                }
-            }
+    /// A job is over. Targets that nobody names share the fate of `others`; `None`: some of them failed, and nobody
+    /// knows which, so they go out again in two halves, down to single targets.
+    fn job_ended(
+        &mut self,
+        now: Now,
+        number: u64,
+        reports: &BTreeMap<Target, Report>,
+        others: Option<Report>,
+        reason: &dyn Fn(u16) -> Reason,
+    ) {
+        let Some(job) = self.books.jobs.get(&number) else { return };
+        let targets: Vec<_> = job.targets.iter().map(|(target, waiting)| (*target, *waiting, job.superseded.contains(target))).collect();
+        let mut doubtful = Vec::new();
+        let mut left = Reason::Job(0);
+        for (target, waiting, is_superseded) in targets {
             // A later message about it is under way, was sent or was refused: this one no longer counts.
-            let is_superseded = job.superseded.contains(&target);
             let is_busy = self.work.contains_key(&target) || self.books.parked.contains_key(&target);
+            let report = reports.get(&target).copied().or(others);
             if !is_superseded && !is_busy {
-                let change = Change { seq: 0, target, since_unix_ms: job.since_unix_ms, due_unix_ms: job.due_unix_ms, rank: 0 };
-                self.add(now, Work { kind: Kind::Fresh, place: Place::Flight, change, attempts: 0, sent: false, again: false });
-                match reports.get(&target).copied().unwrap_or(others) {
-                    Report::Failed { is_retryable, code } => self.park(now, target, reason(code), is_retryable, true),
-                    report => self.told(now, target, Level::Accepted, Some(&report)),
+                let is_last = waiting.attempts + 1 >= self.config.attempts_max;
+                let is_dead = matches!(report, Some(Report::Failed { is_retryable, .. }) if is_last || !is_retryable);
+                let is_refused = matches!(report, None | Some(Report::Failed { .. } | Report::Drift));
+                if is_refused && !self.has_room(target, is_dead) {
+                    // It stays in the books as the job's: there is nothing else from which a restart would know of it.
+                    left = if let Some(Report::Failed { code, .. }) = report { reason(code) } else { left };
+                    continue;
+                }
+                self.leave_job(number, target);
+                match report {
+                    None => {
+                        self.park_unheard(now, target, waiting, Reason::Job(0));
+                        doubtful.push(target);
+                    }
+                    Some(report) => {
+                        self.add(now, waiting.work(target, Kind::Fresh, Place::Flight));
+                        match report {
+                            Report::Failed { is_retryable, code } => self.park(now, target, reason(code), is_retryable, true),
+                            report => self.told(now, target, Level::Accepted, Some(&report)),
+                        }
+                    }
                 }
             } else if is_superseded {
+                if !is_busy && !self.has_room(target, false) {
+                    continue;
+                }
+                self.leave_job(number, target);
                 // It may have undone what was sent since.
                 self.supersede(target);
                 self.park_again(now, target);
+            } else {
+                self.leave_job(number, target);
+            }
+        }
+        if !doubtful.is_empty() {
+            for target in &doubtful {
+                let Parked { seq, since_unix_ms, due_unix_ms, rank, attempts, .. } = self.books.parked[target];
+                let waiting = Waiting { seq, since_unix_ms, due_unix_ms, rank, attempts };
+                self.add(now, waiting.work(*target, Kind::Retry, Place::Group));
+            }
+            self.split(now, Group { targets: doubtful, ..Group::default() });
+        }
+        if let Some(job) = self.books.jobs.get_mut(&number) {
+            job.failed = Some(left);
+            self.dirty.jobs.insert(number);
+            self.failed_jobs.insert(number);
+        }
+    }
+
+    /// The target is no longer the job's; a job without targets is over.
+    fn leave_job(&mut self, number: u64, target: Target) {
+        if let Some(job) = self.books.jobs.get_mut(&number) {
+            job.targets.remove(&target);
+            job.superseded.remove(&target);
+            if job.targets.is_empty() {
+                self.books.jobs.remove(&number);
+                self.failed_jobs.remove(&number);
+            }
+            self.dirty.jobs.insert(number);
+        }
+        if let Some(jobs) = self.pending.get_mut(&target) {
+            jobs.remove(&number);
+            if jobs.is_empty() {
+                self.pending.remove(&target);
+            }
+        }
+    }
+
+    /// Parks what is left of jobs that failed, as far as there is room: whatever is parked is sent again.
+    pub(super) fn settle(&mut self, now: Now) {
+        while let Some(number) = self.failed_jobs.first().copied() {
+            let job = self.books.jobs.get(&number);
+            let Some((job, (target, waiting))) = job.and_then(|job| Some((job, job.targets.first_key_value()?))) else {
+                self.failed_jobs.remove(&number);
+                continue;
+            };
+            let (target, waiting) = (*target, *waiting);
+            let is_superseded = job.superseded.contains(&target);
+            let reason = job.failed.unwrap_or(Reason::GaveUp);
+            let is_busy = self.work.contains_key(&target) || self.books.parked.contains_key(&target);
+            if !is_busy && !self.has_room(target, false) {
+                return;
+            }
+            self.leave_job(number, target);
+            if is_superseded {
+                self.supersede(target);
+                self.park_again(now, target);
+            } else if !is_busy {
+                self.park_unheard(now, target, waiting, reason);
             }
         }
     }
@@ -513,6 +600,14 @@ impl Lane {
 
 fn flight(errand: Errand, targets: Vec<Target>) -> Flight {
     Flight { errand, targets, group: None, trial: None }
+}
+
+impl Waiting {
+    fn work(self, target: Target, kind: Kind, place: Place) -> Work {
+        let Self { seq, since_unix_ms, due_unix_ms, rank, attempts } = self;
+        let change = Change { seq, target, since_unix_ms, due_unix_ms, rank };
+        Work { kind, place, change, attempts, sent: true, again: false }
+    }
 }
 
 /// `whole * part / all`.

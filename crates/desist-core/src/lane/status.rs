@@ -148,12 +148,14 @@ impl Lane {
     }
 
     /// Beginning and end of each deadline that runs: of what is queued, under way, parked, dead or in a job.
-    fn deadlines(&self) -> impl Iterator<Item = (i64, i64)> {
+    fn deadlines<'a>(&'a self) -> impl Iterator<Item = (i64, i64)> + use<'a> {
         let of = |change: &Change| (change.since_unix_ms, change.due_unix_ms);
         let delivered = |kind| matches!(kind, super::Kind::Patrol(_));
         let working = self.work.values().filter(move |work| !delivered(work.kind)).map(move |work| of(&work.change));
         let parked = self.books.parked.values().map(|parked| (parked.since_unix_ms, parked.due_unix_ms));
-        let jobs = self.books.jobs.values().map(|job| (job.since_unix_ms, job.due_unix_ms));
+        // A later message has the deadline of one that it stands for.
+        let waiting = |job: &'a super::Job| job.targets.iter().filter(|(target, _)| !job.superseded.contains(target));
+        let jobs = self.books.jobs.values().flat_map(waiting).map(|(_, waiting)| (waiting.since_unix_ms, waiting.due_unix_ms));
         working.chain(parked).chain(jobs).filter(|(since, due)| due > since)
     }
 

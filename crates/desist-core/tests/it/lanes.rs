@@ -3,6 +3,7 @@
 //! `DESIST_SCALE` is the number of worlds, `DESIST_SEED` the first seed; a failure prints the seed, and with
 //! `DESIST_TRACE=1` everything that happens.
 
+mod jobs;
 mod rates;
 mod rig;
 mod stories;

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use desist_core::lane::{Alarm, Delta, Failure, Head, Job, Level, Parked, Reason, Saved, SavedBreaker, SavedPatrol, SavedWindow, Target};
+use desist_core::lane::{
+    Alarm, Delta, Failure, Head, Job, Level, Parked, Reason, Saved, SavedBreaker, SavedPatrol, SavedWindow, Target, Waiting,
+};
 
 use super::{Make, Rng, read, scale};
 use crate::StoreError;
@@ -45,13 +47,19 @@ fn delta(rng: &mut Rng, epoch: u64) -> Delta {
         sent: rng.below(2) == 0,
         drift: rng.below(2) == 0,
     };
+    let waiting = |rng: &mut Rng| Waiting {
+        seq: rng.below(1 << 40),
+        since_unix_ms: 5,
+        due_unix_ms: -(rng.below(1 << 40) as i64),
+        rank: rng.below(3) as u8,
+        attempts: rng.below(20) as u32,
+    };
     let job = |rng: &mut Rng| Job {
         handle: format!("job \"{}\" \u{e9}\n", rng.below(99)),
-        targets: (0..rng.below(4)).map(Target).collect(),
+        targets: (0..rng.below(4)).map(|target| (Target(target), waiting(rng))).collect(),
         superseded: [Target(2)].into(),
-        since_unix_ms: 5,
-        due_unix_ms: 6,
         give_up_unix_ms: 7,
+        failed: (rng.below(2) == 0).then(|| REASONS[rng.below(6) as usize]),
     };
     Delta {
         epoch,

@@ -11,6 +11,9 @@ use super::world::at;
 /// What the destination says to a call about these targets, at this time.
 pub type Answer<'a> = dyn FnMut(u64, &[Sending]) -> (Outcome, Vec<(Target, Report)>) + 'a;
 
+/// What the destination says of a job.
+pub type PollJob = dyn FnMut(&str) -> (Outcome, Vec<(Target, Report)>);
+
 pub const FOREVER: u64 = u64::MAX / 4;
 
 pub struct Rig {
@@ -28,6 +31,10 @@ pub struct Rig {
     pub takes: u64,
     /// What a poll says.
     pub poll: Outcome,
+    /// What a poll says of one job, if that is not the same for all.
+    pub poll_job: Option<Box<PollJob>>,
+    /// When each poll left.
+    pub polls: Vec<u64>,
     /// What a check says.
     pub check: Outcome,
     pub longest_ahead: usize,
@@ -70,6 +77,8 @@ impl Rig {
             drained: false,
             takes: 0,
             poll: Outcome::Pending,
+            poll_job: None,
+            polls: Vec::new(),
             check: Outcome::Ok(Level::Verified),
             longest_ahead: 0,
             saves: 0,
@@ -144,7 +153,12 @@ impl Rig {
                     ended(call, self.check.clone(), Vec::new());
                     self.checks.push((now, targets));
                 }
-                Action::Poll { call, .. } => ended(call, self.poll.clone(), Vec::new()),
+                Action::Poll { call, handle, .. } => {
+                    let (outcome, reports) =
+                        self.poll_job.as_mut().map_or_else(|| (self.poll.clone(), Vec::new()), |poll_job| poll_job(&handle));
+                    ended(call, outcome, reports);
+                    self.polls.push(now);
+                }
                 Action::Probe { call, .. } => {
                     let (outcome, reports) = answer(now, &[]);
                     ended(call, outcome, reports);

@@ -84,6 +84,11 @@ fn the_earliest_deadline_goes_first_and_strangers_last_among_equals() {
     rig.run(10, &mut fine);
     let order: Vec<_> = rig.sends.iter().map(|(_, targets)| targets[0].0).collect();
     assert_eq!(order, [3, 5, 2, 1, 4]);
+    let feed = vec![change(1, 1, 0, 0), change(2, 2, 900, 1), change(3, 3, -5, 0), change(4, 4, 300, 0)];
+    let mut rig = Rig::new(plain(), feed);
+    rig.run(10, &mut fine);
+    let order: Vec<_> = rig.sends.iter().map(|(_, targets)| targets[0].0).collect();
+    assert_eq!(order, [4, 2, 1, 3], "without a deadline there is time");
 }
 
 #[test]
@@ -417,6 +422,23 @@ fn after_an_allow_that_may_come_late_a_deny_is_sent_at_once_and_again() {
 }
 
 #[test]
+fn a_deny_is_only_sent_while_an_older_allow_may_land() {
+    let mut rig = Rig::new(plain(), crowd(1));
+    let mut lost = |_: u64, targets: &[Sending]| {
+        if targets[0].may_allow { (down(Failure::Ambiguous), Vec::new()) } else { (Outcome::NotSent, each(targets, Report::Held)) }
+    };
+    rig.run(1_000, &mut lost);
+    rig.change(change(2, 1, 100, 0));
+    rig.run(3_000, &mut fine);
+    assert_eq!((rig.store.head.cursor, rig.status().unresolved), (2, 0), "the deny was taken");
+    for books in [&rig.store, rig.lane.books()] {
+        assert_eq!(books.level(Target(1), 2, Need::Message), Assurance::At(Level::Sent));
+    }
+    rig.run(60_000, &mut fine);
+    assert_eq!(rig.store.level(Target(1), 2, Need::Message), Assurance::At(Level::Applied));
+}
+
+#[test]
 fn a_newer_deny_during_a_doubt_is_said_again_after_it() {
     let mut rig = Rig::new(plain(), crowd(1));
     rig.run(500, &mut |_, _| (down(Failure::Ambiguous), Vec::new()));
@@ -477,7 +499,7 @@ fn a_level_is_what_was_observed() {
     let books = rig.store.clone();
     let level = |target, seq| books.level(Target(target), seq, Need::Message);
     let levels: Vec<_> = [1, 2, 3, 5].map(|target| level(target, target)).into();
-    assert_eq!(levels, [Level::Applied, Level::Accepted, Level::Sent, Level::Applied].map(Assurance::At));
+    assert_eq!(levels, [Level::Applied, Level::Accepted, Level::Sent, Level::Accepted].map(Assurance::At));
     assert_eq!(level(1, 6), Assurance::At(Level::Queued), "it changed since");
     assert_eq!(level(3, 4), Assurance::At(Level::Queued), "what was refused was about an earlier state");
     assert_eq!(books.level(Target(4), 4, Need::Unreachable), Assurance::Unreachable);
