@@ -520,7 +520,7 @@ pub enum Dialect {
     Blind,
 }
 
-/// `[op.errors]`, `[lookup.errors]`, `[verify.errors]`: codes in the body go before the status.
+/// `[op.errors]`, `[lookup.errors]`, `[verify.errors]`, `[probe.errors]`, `[setup.check.errors]`: codes in the body go before the status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Errors {
@@ -696,6 +696,9 @@ pub struct Check {
     pub body: Option<Value>,
     /// What the answer says when it exists. A good answer that does not say so, and the status 404, mean that it does not.
     pub exists_when: String,
+    /// How failures are told apart.
+    #[serde(default)]
+    pub errors: Errors,
 }
 
 /// `[setup.create]`

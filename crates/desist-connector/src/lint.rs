@@ -825,6 +825,7 @@ impl<'d> Compiler<'d> {
             name: setup.name.clone(),
             check: self.request(&check, &wire!(setup.check), Allowed::default()),
             exists_when: self.expression(&at(&check, ["exists_when"]), &setup.check.exists_when),
+            errors: self.errors(&at(&check, ["errors"]), &setup.check.errors),
             create: self.request(&create, &wire!(setup.create), Allowed::default()),
         }
     }
