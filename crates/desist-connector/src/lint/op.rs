@@ -6,7 +6,7 @@ use desist_core::purpose::BUILT_IN;
 use serde_json::Value;
 
 use super::{Allowed, Compiler, Wire, at, placeholders};
-use crate::declared::{self, Ceiling, Effect, Method, On, SettingKind, Unit};
+use crate::declared::{self, Ceiling, Effect, Method, On, SettingKind, Transport, Unit};
 use crate::expression::{Expression, Pointer};
 use crate::manifest::{By, Dialect, Op, OpResult, Poll, Request};
 use crate::problem::shown;
@@ -430,6 +430,12 @@ impl Compiler<'_> {
     fn ceiling(&mut self, base: &[String], op: &declared::Op, dialect: &Dialect, has_poll: bool) {
         let path = at(base, ["ceiling"]);
         match (op.ceiling, dialect) {
+            (Ceiling::Applied | Ceiling::Verified, _) if !self.is_http() && self.declared.connector.transport != Transport::Sql => {
+                self.add(&path, "is above what a file or a person who carries it proves", "use \"accepted\"");
+            }
+            (Ceiling::Verified, _) if op.on == On::OptIn => {
+                self.add(&path, "what is read back is an opt-out", "[verify] says nothing about an opt-in; use \"applied\"");
+            }
             (Ceiling::Applied | Ceiling::Verified, Dialect::Blind) if self.is_http() => {
                 self.add(&path, "is above what a blind API proves", "use \"accepted\"");
             }

@@ -370,6 +370,18 @@ fn no_manifest_claims_more_than_its_api_proves() {
     }
 }
 
+/// What `[verify]` reads back is the opt-out, so it proves nothing of an opt-in.
+#[test]
+fn an_opt_in_is_never_verified() {
+    let start = GOOD.find("[[op]]").expect("an op");
+    let end = GOOD.find("[verify]").expect("an end");
+    let opt_in = GOOD[start..end].replace("on = \"opt_out\"", "on = \"opt_in\"");
+    let both = |op: &str| problems(&GOOD.replace("[verify]", &format!("{op}[verify]")));
+    assert_eq!(both(&opt_in.replace("\"verified\"", "\"applied\"")), []);
+    let found = both(&opt_in);
+    assert!(matches!(&found[..], [problem] if problem.path == "op.1.ceiling" && problem.message.contains("read back")), "{found:?}");
+}
+
 /// With other transports an op is its rows.
 #[test]
 fn a_file_has_rows_and_no_requests() {
@@ -377,6 +389,19 @@ fn a_file_has_rows_and_no_requests() {
                 writes = [\"state\", \"purposes\"]\neffect = \"table\"\nceiling = \"accepted\"\nunit = \"id\"\n\
                 item = { email = \"{{id.email}}\", state = \"{{status}}\", purposes = \"{{purposes}}\" }\n";
     assert_eq!(problems(text), []);
+    for (transport, ceiling, is_taken) in [
+        ("sftp", "applied", false),
+        ("file", "verified", false),
+        ("s3", "applied", false),
+        ("manual", "applied", false),
+        ("manual", "accepted", true),
+        ("sql", "applied", true),
+    ] {
+        let claims = text.replace("\"sftp\"", &format!("\"{transport}\"")).replace("\"accepted\"", &format!("\"{ceiling}\""));
+        let found: Vec<_> = problems(&claims).into_iter().map(|problem| problem.path).collect();
+        assert_eq!(found.is_empty(), is_taken, "{transport} {ceiling}: {found:?}");
+        assert!(is_taken || found == ["op.0.ceiling"], "{found:?}");
+    }
     let with_path = text.replace("unit = ", "path = \"/a\"\nunit = ");
     assert_eq!(problems(&with_path)[0].path, "op.0.path");
     let without_item = text.split("item =").next().expect("a start");
