@@ -67,6 +67,7 @@ macro_rules! wire {
 
 // Behind the macro that it uses.
 mod op;
+mod words;
 
 /// What can be filled in at a place.
 #[derive(Clone, Copy, Default)]
@@ -128,11 +129,12 @@ impl<'d> Compiler<'d> {
         }
         self.count(&at(&[], ["op"]), declared.op.len(), OPS_MAX);
         self.count(&at(&[], ["setup"]), declared.setup.len(), OPS_MAX);
-        let ops = declared.op.iter().enumerate().map(|(place, op)| self.op(&at(&[], ["op", &place.to_string()]), op)).collect();
+        let ops: Vec<_> = declared.op.iter().enumerate().map(|(place, op)| self.op(&at(&[], ["op", &place.to_string()]), op)).collect();
         let verify = declared.verify.as_ref().map(|verify| self.verify(verify));
         let probe = declared.probe.as_ref().map(|probe| self.probe(probe));
         let setup = declared.setup.iter().enumerate();
-        let setup = setup.map(|(place, setup)| self.setup(&at(&[], ["setup", &place.to_string()]), setup)).collect();
+        let setup: Vec<_> = setup.map(|(place, setup)| self.setup(&at(&[], ["setup", &place.to_string()]), setup)).collect();
+        self.shared_words(&ids, (lookup.as_ref(), verify.as_ref(), probe.as_ref()), &ops, &setup);
         self.dry_run();
         self.unused();
         if self.problems.is_empty() {
@@ -351,7 +353,9 @@ impl<'d> Compiler<'d> {
             if is_secret && !matches!(text.0[..], [Part::Placeholder(_)]) {
                 self.add(&path, "a secret stands in the manifest", "manifests are public; use {{settings.NAME}} with type = \"secret\"");
             }
-            if key == "name" && (!is_header(value) || OWN_HEADERS.contains(&value.to_ascii_lowercase().as_str())) {
+            if key == "name"
+                && (!is_header(value) || words::is_override(value) || OWN_HEADERS.contains(&value.to_ascii_lowercase().as_str()))
+            {
                 self.add(
                     &path,
                     "is not a header that can be set",
@@ -661,7 +665,9 @@ impl<'d> Compiler<'d> {
         if body.is_some() && wire.method == Method::Get {
             self.add(&at(base, ["body"]), "a GET has no body", "use the query, or another method");
         }
-        Request { method: wire.method, host: host.unwrap_or_default(), path, query, headers, body }
+        let request = Request { method: wire.method, host: host.unwrap_or_default(), path, query, headers, body };
+        self.overrides(base, &request);
+        request
     }
 
     fn path(&mut self, place: &[String], path: &Text) {
@@ -806,6 +812,7 @@ impl<'d> Compiler<'d> {
     fn probe(&mut self, probe: &declared::Probe) -> Probe {
         let base = at(&[], ["probe"]);
         self.only_http(&base);
+        self.reads(&base, probe.method);
         Probe {
             request: self.request(&base, &wire!(probe), Allowed::default()),
             ok: self.optional(&at(&base, ["ok"]), probe.ok.as_ref()),
@@ -826,7 +833,12 @@ impl<'d> Compiler<'d> {
             check: self.request(&check, &wire!(setup.check), Allowed::default()),
             exists_when: self.expression(&at(&check, ["exists_when"]), &setup.check.exists_when),
             errors: self.errors(&at(&check, ["errors"]), &setup.check.errors),
-            create: self.request(&create, &wire!(setup.create), Allowed::default()),
+            create: {
+                if setup.create.method == Method::Delete {
+                    self.add(&at(&create, ["method"]), "this call makes something", "use POST, PUT or PATCH");
+                }
+                self.request(&create, &wire!(setup.create), Allowed::default())
+            },
         }
     }
 

@@ -261,7 +261,7 @@ pub(crate) enum Node {
     Table(Vec<(String, Node)>),
 }
 
-/// A member of a template that is no list and no table: its path, and what stands there.
+/// A member of a template that is no list and no table with something in it: its path, and what stands there.
 pub(crate) struct Leaf<'n> {
     pub path: String,
     pub node: &'n Node,
@@ -320,6 +320,9 @@ impl Node {
     pub fn leaves(&self) -> Vec<Leaf<'_>> {
         fn walk<'n>(node: &'n Node, path: &str, found: &mut Vec<Leaf<'n>>) {
             match node {
+                // What is empty is sent as it is, and empties what it is written into.
+                Node::List(nodes) if nodes.is_empty() => found.push(Leaf { path: path.to_owned(), node }),
+                Node::Table(nodes) if nodes.is_empty() => found.push(Leaf { path: path.to_owned(), node }),
                 Node::List(nodes) => nodes.iter().for_each(|node| walk(node, path, found)),
                 Node::Table(nodes) => {
                     for (key, node) in nodes {

@@ -247,6 +247,45 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("headers = { X-Mode", "query = { newsletter = \"off\" }\nheaders = { X-Mode", "op.0.query", "\"newsletter\""),
     ("headers = { X-Mode", "query = { action = \"unsubscribe\" }\nheaders = { X-Mode", "op.0.query", "\"subscri\""),
     ("headers = { X-Mode", "query = { extra = \"1\" }\nheaders = { X-Mode", "op.0.query", "also sends \"query.extra\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true }, subscriptions = [] }", "op.0.item", "\"subscri\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true }, tags = {} }", "op.0.item", "also sends \"tags\""),
+    ("rows = \"{{items}}\" }", "rows = \"{{items}}\", channels = [] }", "op.0.body", "also sends \"channels\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, Opt_Out_Email = true } }", "op.0.item", "\"optoutemail\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, emailOptedOut = true } }", "op.0.item", "\"emailoptedout\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, mail_opt_out = true } }", "op.0.item", "\"mailoptout\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, OptOutSMS = true } }", "op.0.item", "\"optoutsms\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, is_unsub = true } }", "op.0.item", "\"unsub\""),
+    ("\"/lists/{{each}}/update\"", "\"/lists/{{each}}/profile-suppression-bulk\"", "op.0.path", "\"profilesuppression\""),
+    ("\"/lists/{{each}}/update\"", "\"/lists/{{each}}/un%73ub\"", "op.0.path", "\"unsub\""),
+    ("emit = { hash = \"{{value}}\" }", "emit = { hash = \"{{value}}\", list = \"newsletter\" }", "ids.email.emit", "\"newsletter\""),
+    ("emit = { hash = \"{{value}}\" }", "hashed = { subscribed = false, id = \"{{value}}\" }", "ids.email.hashed", "\"subscri\""),
+    ("emit = { hash = \"{{value}}\" }", "name = \"unsubscribed\"", "ids.email.name", "\"subscri\""),
+    ("headers = { X-Mode", "headers = { X-Action = \"unsubscribe\", X-Mode", "op.0.headers", "\"subscri\""),
+    ("path = \"/find\"", "path = \"/newsletter/remove\"", "lookup.path", "\"newsletter\""),
+    ("default('US')", "default('unsubscribe')", "lookup.query", "\"subscri\""),
+    ("path = \"/people/{{lookup.key}}\"", "path = \"/people/{{lookup.key}}/unsubscribe\"", "verify.path", "\"subscri\""),
+    ("path = \"/me\"", "path = \"/me\"\nbody = { emailConsent = false }", "probe.body", "\"emailconsent\""),
+    ("values = [\"a\", \"b\"]\ndefault = \"a\"", "values = [\"a\", \"unsub\"]\ndefault = \"a\"", "settings.mode.values", "\"unsub\""),
+    ("values = [\"a\", \"b\"]\ndefault = \"a\"", "values = [\"unsub\"]\ndefault = \"unsub\"", "settings.mode.default", "\"unsub\""),
+    ("[probe]", "[dry_run]\nbody_set = { blacklist = true }\n[probe]", "dry_run.body_set.blacklist", "\"blacklist\""),
+    ("method = \"GET\"\npath = \"/me\"", "method = \"PATCH\"\npath = \"/me\"", "probe.method", "only reads"),
+    // What says something else than the method and the path.
+    ("headers = { X-Mode", "headers = { X-HTTP-Method-Override = \"PATCH\", X-Mode", "op.0.headers.x-http-method-override", "changes"),
+    ("headers = { X-Mode", "headers = { X_Method_Override = \"PATCH\", X-Mode", "op.0.headers.x_method_override", "changes"),
+    ("headers = { X-Mode", "headers = { X-Original-URL = \"/x\", X-Mode", "op.0.headers.x-original-url", "changes"),
+    ("headers = { X-Mode", "query = { _method = \"PATCH\" }\nheaders = { X-Mode", "op.0.query._method", "changes"),
+    ("path = \"/me\"", "path = \"/me\"\nquery = { _HttpMethod = \"PATCH\" }", "probe.query._HttpMethod", "changes"),
+    ("rows = \"{{items}}\" }", "rows = \"{{items}}\", _method = \"PUT\" }", "op.0.body", "changes"),
+    // Deletion.
+    ("rows = \"{{items}}\" }", "rows = \"{{items}}\", RequestType = \"Delete\" }", "op.0.body", "\"delete\""),
+    ("\"/lists/{{each}}/update\"", "\"/users/delete\"", "op.0.path", "\"delete\""),
+    ("\"/lists/{{each}}/update\"", "\"/gone/for%67et\"", "op.0.path", "\"forget\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, purgeAll = true } }", "op.0.item", "\"purge\""),
+    ("headers = { X-Mode", "query = { do = \"erase\" }\nheaders = { X-Mode", "op.0.query", "\"erase\""),
+    ("headers = { X-Mode", "headers = { X-Kind = \"deletion\", X-Mode", "op.0.headers", "\"deletion\""),
+    ("values = [\"a\", \"b\"]", "values = [\"a\", \"delete\"]", "settings.mode.values", "\"delete\""),
+    ("method = \"GET\"\npath = \"/find\"", "method = \"POST\"\npath = \"/users/delete\"", "lookup.path", "\"delete\""),
+    ("method = \"POST\"", "method = \"DELETE\"", "op.0.method", "from which list"),
     // How answers are read.
     ("ok = \"/rows/*/ok == true\"", "", "op.0.result.ok", "is missing"),
     ("ok = \"/rows/*/ok == true\"", "ok = \"/ok == true\"", "op.0.result.ok", "has no * for the rows"),
@@ -322,13 +361,40 @@ fn mail_belongs_to_the_purposes_of_mail() {
     assert!(!problems(&mail.replace("purposes = [\"sale\"]", "purposes = [\"targeted_advertising\"]")).is_empty());
 }
 
+/// A removal says from which list; all else that deletes has the effect that an operator approves.
+#[test]
+fn what_deletes_says_so() {
+    let with = |effect: &str, path: &str, more: &str| {
+        let text = format!(
+            "[connector]\nid = \"a\"\nversion = 1\ntitle = \"a\"\nhosts = [\"a.example\"]\n[settings.lists]\ntype = \"list\"\nrequired = true\n\
+             [ids.email]\n[[op]]\non = \"opt_out\"\npurposes = [\"sale\"]\nwrites = \"list\"\neffect = \"{effect}\"\nceiling = \"accepted\"\n\
+             method = \"DELETE\"\npath = \"{path}\"\nheaders = {{ x-lists = \"1\" }}\nunit = \"id\"\n{more}\n[op.result]\ndialect = \"status\"\n"
+        );
+        let text = if more.is_empty() { text.replace("[settings.lists]\ntype = \"list\"\nrequired = true\n", "") } else { text };
+        problems(&text).into_iter().map(|problem| problem.path).collect::<Vec<_>>()
+    };
+    let each = "for_each = \"settings.lists\"";
+    for (effect, path, more, expected) in [
+        ("delete", "/people/{{id.email}}", "", vec![]),
+        ("delete", "/people/{{id.email}}/erase", "", vec![]),
+        ("remove", "/people/{{id.email}}", "", vec!["op.0.method"]),
+        ("suppress", "/lists/7/{{id.email}}", "", vec!["op.0.method"]),
+        ("remove", "/lists/7/{{id.email}}", "", vec![]),
+        ("remove", "/v25.0/{{each}}/{{id.email}}", each, vec![]),
+        ("remove", "/lists/7/{{id.email}}/erase", "", vec!["op.0.path"]),
+        ("remove", "/data/deletion-optout/lists/{{id.email}}", "", vec![]),
+    ] {
+        assert_eq!(with(effect, path, more), expected, "{effect} {path}");
+    }
+}
+
 /// Each dialect with and without what proves its ceiling.
 #[test]
 fn no_manifest_claims_more_than_its_api_proves() {
     let with = |ceiling: &str, result: &str, more: &str| {
         let text = format!(
             "[connector]\nid = \"a\"\nversion = 1\ntitle = \"a\"\nhosts = [\"a.example\"]\n[ids.email]\n[[op]]\non = \"opt_out\"\npurposes = [\"sale\"]\n\
-             writes = \"list\"\neffect = \"remove\"\nceiling = \"{ceiling}\"\nmethod = \"DELETE\"\npath = \"/a/{{{{id.email}}}}\"\nunit = \"id\"\n\
+             writes = \"list\"\neffect = \"remove\"\nceiling = \"{ceiling}\"\nmethod = \"DELETE\"\npath = \"/lists/a/{{{{id.email}}}}\"\nunit = \"id\"\n\
              [op.result]\n{result}\n{more}\n"
         );
         problems(&text).into_iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect::<Vec<_>>().join("; ")
