@@ -2,15 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::Value;
-
 use super::words::{foreign_word, is_for_sale};
 use super::{Allowed, Compiler, Wire, at, placeholders};
 use crate::declared::{self, Ceiling, Effect, Method, On, SettingKind, Transport, Unit};
 use crate::expression::{Expression, Pointer};
 use crate::manifest::{By, Dialect, Op, OpResult, Poll, Request};
 use crate::problem::shown;
-use crate::template::{Node, Part, Placeholder, Source as From, is_name};
+use crate::template::{Node, Placeholder, Source as From, is_name};
 
 impl Compiler<'_> {
     pub(super) fn op(&mut self, base: &[String], op: &declared::Op) -> Op {
