@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use crate::declared::{self, AuthKind, Declared, Emit, Method, On, SettingKind, Unit};
 use crate::expression::{Expression, Pointer, SyntaxError};
 use crate::limits::{
-    BATCH_BYTES_MAX, DURATION_SECONDS_MAX, HOSTS_MAX, IDS_PER_ITEM_MAX, NAME_BYTES_MAX, OPS_MAX, PROBLEMS_MAX, SETTINGS_MAX,
-    TITLE_BYTES_MAX, VARIANTS_MAX,
+    BATCH_BYTES_MAX, DURATION_SECONDS_MAX, HOSTS_MAX, IDS_PER_ITEM_MAX, NAME_BYTES_MAX, OPS_MAX, PROBLEMS_MAX, RATE_CALLS_MAX,
+    RATE_WINDOW_SECONDS_MAX, RATES_MAX, SETTINGS_MAX, TITLE_BYTES_MAX, VARIANTS_MAX,
 };
 use crate::manifest::{Errors, IdRule, Lookup, Manifest, Pace, Probe, Request, Setup, Source, Verify};
 use crate::pipe::{Base, Pipe, Type};
@@ -375,14 +375,17 @@ impl<'d> Compiler<'d> {
         let limits = &self.declared.limits;
         let base = at(&[], ["limits"]);
         let mut rates = Vec::new();
+        self.count(&at(&base, ["rate"]), limits.rate.len(), RATES_MAX);
         for (place, rate) in limits.rate.iter().enumerate() {
             let parsed = rate.split_once('/').and_then(|(count, time)| Some((count.parse::<u32>().ok()?, seconds(time)?)));
             match parsed {
-                Some((count, time)) if count > 0 => rates.push((count, time)),
+                Some((count, time)) if (1..=RATE_CALLS_MAX).contains(&count) && time <= RATE_WINDOW_SECONDS_MAX => {
+                    rates.push((count, time));
+                }
                 _ => self.add(
                     &at(&base, ["rate", &place.to_string()]),
                     "is not a rate",
-                    "write how many in which time: \"300/1m\", \"500/1d\"",
+                    "write how many in which time, at most 31d: \"300/1m\", \"500/1d\"",
                 ),
             }
         }

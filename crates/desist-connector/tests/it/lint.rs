@@ -1,8 +1,8 @@
 //! What a manifest must be: each rule broken once, with the place that is named.
 
 use desist_connector::limits::{
-    EXPRESSION_BYTES_MAX, HOSTS_MAX, MANIFEST_BYTES_MAX, NAME_BYTES_MAX, OPS_MAX, PROBLEMS_MAX, SETTINGS_MAX, SHOWN_CHARS_MAX,
-    TITLE_BYTES_MAX, VARIANTS_MAX,
+    BATCH_ITEMS_MAX, CONCURRENCY_MAX, EXPRESSION_BYTES_MAX, HOSTS_MAX, MANIFEST_BYTES_MAX, NAME_BYTES_MAX, OPS_MAX, PROBLEMS_MAX,
+    RATE_CALLS_MAX, RATE_WINDOW_SECONDS_MAX, RATES_MAX, SETTINGS_MAX, SHOWN_CHARS_MAX, TITLE_BYTES_MAX, VARIANTS_MAX,
 };
 use desist_connector::{Manifest, Problem};
 
@@ -157,10 +157,12 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     // Limits.
     ("\"500/1d\"", "\"500 a day\"", "limits.rate.1", "is not a rate"),
     ("\"500/1d\"", "\"0/1d\"", "limits.rate.1", "is not a rate"),
+    ("\"500/1d\"", "\"500/32d\"", "limits.rate.1", "is not a rate"),
+    ("\"500/1d\"", "\"100000001/1d\"", "limits.rate.1", "is not a rate"),
     ("linger = \"60s\"", "linger = \"91d\"", "limits.linger", "is not a time"),
     ("linger = \"60s\"", "linger = \"60\"", "limits.linger", "is not a time"),
     ("honour_headers = [\"x-rate-limit-reset\"]", "honour_headers = [\"a:b\"]", "limits.honour_headers.0", "name of a header"),
-    ("batch_items = 100", "batch_items = 100001", "limits.batch_items", "from 1 to 100000"),
+    ("batch_items = 100", "batch_items = 10001", "limits.batch_items", "from 1 to 10000"),
     ("batch_items = 100", "batch_bytes = 16777217", "limits.batch_bytes", "from 1 to 16777216"),
     ("batch_items = 100", "ids_per_item = 257", "limits.ids_per_item", "from 1 to 256"),
     // Identifiers.
@@ -489,6 +491,8 @@ fn what_is_too_much_is_refused() {
         let pipe = |number: usize| format!("\"trim{}|sha256|{}\"", "|trim".repeat(number % 5), if number < 5 { "hex" } else { "base64" });
         GOOD.replace("[\"trim|lower|sha256|hex\"]", &format!("[{}]", (0..count).map(pipe).collect::<Vec<_>>().join(", ")))
     };
+    let rates = |count| GOOD.replace("\"300/1m\", \"500/1d\"", &many("\"{n}0/1m\"", count + 1)[1..].join(", "));
+    let rate = |calls: u32, seconds: u64| GOOD.replace("\"500/1d\"", &format!("\"{calls}/{seconds}s\""));
     let long = |length: usize| {
         GOOD.replace("clean_when = \"/ccpaOptOut == true\"", &format!("clean_when = \"/{} exists\"", "x".repeat(length - 8)))
     };
@@ -502,6 +506,19 @@ fn what_is_too_much_is_refused() {
             GOOD.replace("[verify]", &format!("{}[verify]", op.repeat(OPS_MAX))),
             "there are 33",
         ),
+        (
+            GOOD.replace("batch_items = 100", &format!("batch_items = {BATCH_ITEMS_MAX}")),
+            GOOD.replace("batch_items = 100", &format!("batch_items = {}", BATCH_ITEMS_MAX + 1)),
+            "is out of range",
+        ),
+        (
+            GOOD.replace("linger =", &format!("concurrency = {CONCURRENCY_MAX}\nlinger =")),
+            GOOD.replace("linger =", &format!("concurrency = {}\nlinger =", CONCURRENCY_MAX + 1)),
+            "is out of range",
+        ),
+        (rates(RATES_MAX), rates(RATES_MAX + 1), "there are 5"),
+        (rate(RATE_CALLS_MAX, 1), rate(RATE_CALLS_MAX + 1, 1), "is not a rate"),
+        (rate(1, RATE_WINDOW_SECONDS_MAX), rate(1, RATE_WINDOW_SECONDS_MAX + 1), "is not a rate"),
         (variants(VARIANTS_MAX), variants(VARIANTS_MAX + 1), "there are 9"),
         (long(EXPRESSION_BYTES_MAX), long(EXPRESSION_BYTES_MAX + 1), "has more than 1024 bytes"),
         (title(TITLE_BYTES_MAX), title(TITLE_BYTES_MAX + 1), "too long"),
