@@ -106,8 +106,9 @@ impl UnitOutcome {
             Self::Failed { retry: false, .. } => 2,
             Self::Accepted => 3,
             Self::Duplicate => 4,
-            Self::Applied => 5,
-            Self::Absent => 6,
+            // It proves no more than an acceptance, so it goes before what was done.
+            Self::Absent => 5,
+            Self::Applied => 6,
         };
         if rank(&other) < rank(&self) { other } else { self }
     }
@@ -214,9 +215,11 @@ impl Instance {
         match first(answer, &op.errors, &[], &[], self.honoured()) {
             First::Bad(whole) => Polled::Trouble(whole),
             First::Absent => Polled::Trouble(Whole::Rejected { reason: status_reason(answer.status) }),
-            First::Good(Reading { json: Some(json), .. }) => {
+            First::Good(Reading { json: Some(json), code, .. }) => {
                 if poll.failed.as_ref().is_some_and(|failed| failed.holds_for_any(&json)) {
                     Polled::Failed { reason: reason(poll.reason.as_ref(), &json) }
+                } else if let Some(code) = code.filter(|_| op.errors.code_at.as_ref() != Some(&poll.done.pointer)) {
+                    Polled::Trouble(Whole::Rejected { reason: code })
                 } else if poll.done.holds_for_all(&json) {
                     Polled::Applied
                 } else if poll.done.finds(&json) {
@@ -314,7 +317,7 @@ impl Instance {
     pub fn setup_result(&self, step: usize, answer: &Answer) -> Existence {
         let retry = Existence::Trouble(Whole::RetryLater { after: None });
         let Some(setup) = self.manifest.setup.get(step) else { return retry };
-        match first(answer, &Errors::default(), &[], &[404], self.honoured()) {
+        match first(answer, &setup.errors, &[], &[404], self.honoured()) {
             First::Bad(whole) => Existence::Trouble(whole),
             First::Absent => Existence::Missing,
             First::Good(Reading { json: Some(json), .. }) => {
@@ -360,12 +363,17 @@ fn judge(op: &Op, honoured: &[String], call: &Call, answer: &Answer) -> Verdict 
     };
     let good = match (op.ceiling, &result.dialect) {
         (Ceiling::Accepted, _) | (_, Dialect::Job { .. } | Dialect::Blind) => UnitOutcome::Accepted,
+        // 202 says that it will be done, unless the manifest counts it among the good ones.
+        _ if answer.status == 202 && result.ok_status.is_empty() => UnitOutcome::Accepted,
         // What is verified was read back; an answer alone never is.
         (Ceiling::Applied | Ceiling::Verified, _) => UnitOutcome::Applied,
     };
     let all = |outcome: &UnitOutcome| Verdict { whole: Whole::Done, units: vec![outcome.clone(); call.units.len()], job: None };
     let holds =
         |expression: &Option<Expression>, json: &Value| expression.as_ref().is_some_and(|expression| expression.holds_for_any(json));
+    // A code that is in no list is a failure, unless what is asked stands at that very place.
+    let stands = |expression: &Expression| reading.code.is_none() || op.errors.code_at.as_ref() == Some(&expression.pointer);
+    let says = |expression: &Option<Expression>, json: &Value| expression.as_ref().is_some_and(stands) && holds(expression, json);
     let fails = |row: &Value| {
         let reason = reason(result.reason.as_ref(), row);
         let retry = op.errors.retry.contains(&reason) || op.errors.throttle.contains(&reason);
@@ -378,25 +386,31 @@ fn judge(op: &Op, honoured: &[String], call: &Call, answer: &Answer) -> Verdict 
         };
     };
     match &result.dialect {
-        // A code of a failure is one in these dialects, too.
-        Dialect::Status | Dialect::Blind if reading.code.is_some() => ambiguous(call, &reading),
+        // Nothing in these dialects can say that a code is a good one.
+        Dialect::Status | Dialect::Blind | Dialect::Count { .. } | Dialect::Job { .. } if reading.code.is_some() => {
+            ambiguous(call, &reading)
+        }
         Dialect::Status | Dialect::Blind => all(&good),
         Dialect::BodyFlag { ok, failed } => {
-            if holds(&result.absent, json) {
+            if says(&result.absent, json) {
                 all(&UnitOutcome::Absent)
-            } else if holds(&result.duplicate, json) {
+            } else if says(&result.duplicate, json) {
                 all(&UnitOutcome::Duplicate)
             } else if holds(failed, json) {
                 let reason = reason(result.reason.as_ref(), json);
                 let retry = op.errors.retry.contains(&reason);
                 unknown(call, if retry { Whole::RetryLater { after: None } } else { Whole::Rejected { reason } })
-            } else if ok.holds_for_all(json) {
+            } else if stands(ok) && ok.holds_for_all(json) {
                 all(&good)
             } else {
                 ambiguous(call, &reading)
             }
         }
         Dialect::Index { rows, ok } => {
+            let walked = op.errors.code_at.as_ref().and_then(Pointer::split);
+            if reading.code.is_some() && walked.is_none_or(|(list, inner)| list != *rows || inner != ok.pointer) {
+                return ambiguous(call, &reading);
+            }
             let Some(rows) = rows.first(json).and_then(Value::as_array).filter(|rows| rows.len() == call.units.len()) else {
                 return ambiguous(call, &reading);
             };
@@ -413,6 +427,7 @@ fn judge(op: &Op, honoured: &[String], call: &Call, answer: &Answer) -> Verdict 
             });
             Verdict { whole: Whole::Done, units: judged.collect(), job: None }
         }
+        Dialect::ListByKey { ok, .. } if reading.code.is_some() && !ok.as_ref().is_some_and(stands) => ambiguous(call, &reading),
         Dialect::ListByKey { rows, key, by, ok } => {
             let rows = rows.first(json).and_then(Value::as_array);
             let says_ok = ok.as_ref().map(|ok| ok.holds_for_all(json));
@@ -512,13 +527,16 @@ fn first(answer: &Answer, errors: &Errors, ok_status: &[u16], absent_status: &[u
         unlisted = Some(printable(&code));
     }
     let status = answer.status;
+    let start = answer.body.iter().find(|byte| !byte.is_ascii_whitespace());
+    let is_page = start == Some(&b'<') || media(answer).contains("html");
     if absent_status.contains(&status) {
-        return First::Absent;
+        // A gateway in between has pages of its own for what it does not find; only the API knows that somebody is not there.
+        let is_said = !is_page && (json.is_some() || start.is_none());
+        return if is_said { First::Absent } else { First::Bad(Whole::RetryLater { after }) };
     }
-    let is_ok = if ok_status.is_empty() { (200..300).contains(&status) } else { ok_status.contains(&status) };
+    // 207 says that each item has a status of its own.
+    let is_ok = if ok_status.is_empty() { (200..300).contains(&status) && status != 207 } else { ok_status.contains(&status) };
     if is_ok {
-        let start = answer.body.iter().find(|byte| !byte.is_ascii_whitespace());
-        let is_page = start == Some(&b'<');
         let is_half = json.is_none() && (is_json(answer) && start.is_some() || answer.body.len() > ANSWER_BYTES_MAX);
         return First::Good(Reading { json, suspicious: is_page || is_half, code: unlisted });
     }
@@ -543,9 +561,13 @@ fn header<'a>(answer: &'a Answer, name: &str) -> Option<&'a str> {
     answer.headers.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
 }
 
-fn is_json(answer: &Answer) -> bool {
+fn media(answer: &Answer) -> String {
     let media = header(answer, "content-type").unwrap_or_default();
-    let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+fn is_json(answer: &Answer) -> bool {
+    let media = media(answer);
     media == "application/json" || (media.starts_with("application/") && media.ends_with("+json"))
 }
 

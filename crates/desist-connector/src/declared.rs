@@ -197,7 +197,7 @@ pub enum AuthKind {
 #[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Most items in one call; 1 unless it says otherwise.
-    #[schemars(range(min = 1, max = 100_000))]
+    #[schemars(range(min = 1, max = 10_000))]
     pub batch_items: Option<u32>,
     /// Most bytes in one body.
     #[schemars(range(min = 1, max = 16_777_216))]
@@ -206,7 +206,7 @@ pub struct Limits {
     #[schemars(range(min = 1, max = 256))]
     pub ids_per_item: Option<u32>,
     /// Most calls at the same time; 1 unless it says otherwise.
-    #[schemars(range(min = 1, max = 256))]
+    #[schemars(range(min = 1, max = 64))]
     pub concurrency: Option<u32>,
     /// Most calls in a time, such as `"300/1m"` or `"500/1d"`. All of them hold.
     #[serde(default)]
@@ -520,7 +520,7 @@ pub enum Dialect {
     Blind,
 }
 
-/// `[op.errors]`, `[lookup.errors]`, `[verify.errors]`: codes in the body go before the status.
+/// `[op.errors]`, `[lookup.errors]`, `[verify.errors]`, `[probe.errors]`, `[setup.check.errors]`: codes in the body go before the status.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Errors {
@@ -696,6 +696,9 @@ pub struct Check {
     pub body: Option<Value>,
     /// What the answer says when it exists. A good answer that does not say so, and the status 404, mean that it does not.
     pub exists_when: String,
+    /// How failures are told apart.
+    #[serde(default)]
+    pub errors: Errors,
 }
 
 /// `[setup.create]`

@@ -67,6 +67,8 @@ pub enum Why {
     HashOnly,
     /// The value cannot be written as the destination asks for it.
     Unusable,
+    /// The op is about other kinds of identifiers, and another op of the same choice and purposes is about those of the person.
+    OtherKinds,
     /// Nothing was looked up.
     NoRows,
     /// The item alone is larger than a call may be.
@@ -87,7 +89,8 @@ impl From<Unusable> for Why {
 pub struct Unreachable {
     /// The person.
     pub token: u64,
-    /// The kind of the identifier that was left out. `None`: the person must not count as told, whatever else was sent.
+    /// The kind of the identifier that was left out. `None`: the person is in no call of this op, and must not count as told,
+    /// whatever else was sent, unless [`Why::OtherKinds`] says that another op tells of them.
     pub identifier: Option<Kind>,
     /// Why.
     pub why: Why,
@@ -306,6 +309,9 @@ impl Instance {
             }
             hosts.push(host);
         }
+        if problems.is_empty() {
+            problems = setting_texts(manifest, scope);
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -499,9 +505,13 @@ impl Instance {
 
     fn entries<'p>(&self, op: &Op, people: &'p [Person], each: Option<&Value>, left: &mut BTreeSet<Unreachable>) -> Vec<Entry<'p>> {
         let mut entries = Vec::new();
-        let wanted = |kind: Kind| op.only.map_or(op.takes_ids || op.needs.contains(&kind), |only| only == kind);
+        let wanted = |kind: Kind| op.wants(kind);
         for person in people {
-            for entry in self.parts(op.unit, person, wanted, &op.needs, left) {
+            if self.is_for_another(op, person) {
+                left.insert(Unreachable { token: person.token, identifier: None, why: Why::OtherKinds });
+                continue;
+            }
+            for entry in self.parts(op.unit, person, wanted, &op.needs, op.takes_ids, left) {
                 let scope = Scope { person: Some(person), ids: &entry.ids, id: entry.id.as_ref(), row: entry.row, each, ..self.scope() };
                 match op.item.as_ref().map_or(Ok(Value::Null), |item| item.render(&scope)) {
                     Ok(item) => entries.push(Entry { item, ..entry }),
@@ -515,6 +525,16 @@ impl Instance {
         entries
     }
 
+    /// Whether the op is about none of the person's kinds, and another one that says as much is about one of them.
+    fn is_for_another(&self, op: &Op, person: &Person) -> bool {
+        let is_about = |op: &Op| {
+            let mut kinds = person.identifiers.iter().map(|identifier| identifier.kind);
+            op.unit != Unit::Row && kinds.any(|kind| self.manifest.ids.contains_key(&kind) && op.wants(kind))
+        };
+        let says_as_much = |other: &Op| other.on == op.on && op.purposes.iter().all(|purpose| other.purposes.contains(purpose));
+        op.unit != Unit::Row && !is_about(op) && self.manifest.ops.iter().any(|other| says_as_much(other) && is_about(other))
+    }
+
     /// What one person's items, or questions, are about.
     fn parts<'p>(
         &self,
@@ -522,6 +542,7 @@ impl Instance {
         person: &'p Person,
         wanted: impl Fn(Kind) -> bool,
         needs: &[Kind],
+        emits: bool,
         left: &mut BTreeSet<Unreachable>,
     ) -> Vec<Entry<'p>> {
         let entry = |ids, id, row| Entry { person, ids, id, row, item: Value::Null };
@@ -539,6 +560,12 @@ impl Instance {
                 if ids.is_empty() || needs.iter().any(|kind| !ids.iter().any(|id| id.kind == *kind)) {
                     note_whole(person.token, left);
                     return Vec::new();
+                }
+                // In a list the others hide the one that cannot be said.
+                for id in ids.iter().filter(|_| emits) {
+                    if let Err(why) = id.emit {
+                        left.insert(Unreachable { token: person.token, identifier: Some(id.kind), why: why.into() });
+                    }
                 }
                 ids.chunks(self.manifest.limits.ids_per_item).map(|ids| entry(ids.to_vec(), None, None)).collect()
             }
@@ -622,7 +649,7 @@ impl Instance {
         }
         let general = request.sources().any(|source| matches!(source, Source::Ids(None)));
         let wanted = |kind: Kind| only.map_or(general || needs.is_empty() || needs.contains(&kind), |only| only == kind);
-        for entry in self.parts(unit, person, wanted, &needs, &mut left) {
+        for entry in self.parts(unit, person, wanted, &needs, general, &mut left) {
             let scope = Scope { person: Some(person), ids: &entry.ids, id: entry.id.as_ref(), row: entry.row, ..self.scope() };
             match self.whole_call(request, &scope, origin) {
                 Ok(call) => calls.push(Call { units: vec![CallUnit { token: person.token }], ..call }),
@@ -730,12 +757,69 @@ impl Instance {
     }
 }
 
+impl Op {
+    /// Whether it is about identifiers of that kind.
+    fn wants(&self, kind: Kind) -> bool {
+        self.only.map_or(self.takes_ids || self.needs.contains(&kind), |only| only == kind)
+    }
+}
+
 impl Request {
     fn sources(&self) -> impl Iterator<Item = &Source> {
         let texts = [&self.path].into_iter().chain(self.query.iter().chain(&self.headers).map(|(_, text)| text));
         let placeholders = texts.flat_map(Text::placeholders).chain(self.body.iter().flat_map(crate::template::Node::placeholders));
         placeholders.map(|placeholder| &placeholder.source)
     }
+}
+
+/// What settings make impossible to write, so that no person is blamed for it.
+fn setting_texts(manifest: &Manifest, scope: Scope<'_>) -> Vec<Problem> {
+    let mut requests: Vec<(String, &Request, Option<&String>)> = Vec::new();
+    requests.extend(manifest.lookup.iter().map(|lookup| ("lookup".to_owned(), &lookup.request, None)));
+    for (place, op) in manifest.ops.iter().enumerate() {
+        requests.extend(op.request.iter().map(|request| (format!("op.{place}"), request, op.each.as_ref())));
+        requests.extend(op.poll.iter().map(|poll| (format!("op.{place}.poll"), &poll.request, None)));
+    }
+    requests.extend(manifest.verify.iter().map(|verify| ("verify".to_owned(), &verify.request, None)));
+    requests.extend(manifest.probe.iter().map(|probe| ("probe".to_owned(), &probe.request, None)));
+    for (place, setup) in manifest.setup.iter().enumerate() {
+        requests.push((format!("setup.{place}.check"), &setup.check, None));
+        requests.push((format!("setup.{place}.create"), &setup.create, None));
+    }
+    let mut problems = Vec::new();
+    for (base, request, each) in requests {
+        let values: Vec<Option<&Value>> = match each.and_then(|each| scope.settings?.get(each)) {
+            Some(Bound::List(values)) => values.iter().map(Some).collect(),
+            _ => vec![None],
+        };
+        let is_good = |write: &dyn Fn(&Scope<'_>) -> bool| values.iter().all(|each| write(&Scope { each: *each, ..scope }));
+        let mut wrong = Vec::new();
+        let path = request.path.of_settings();
+        if !is_good(&|scope| path.path(scope).is_ok()) {
+            wrong.push(format!("{base}.path"));
+        }
+        for (name, text) in &request.query {
+            let text = text.of_settings();
+            if !is_good(&|scope| text.query(scope).is_ok()) {
+                wrong.push(format!("{base}.query.{name}"));
+            }
+        }
+        for (name, text) in &request.headers {
+            let text = text.of_settings();
+            if !is_good(&|scope| text.header(scope).is_ok()) {
+                wrong.push(format!("{base}.headers.{name}"));
+            }
+        }
+        problems.extend(wrong.into_iter().map(|path| Problem {
+            file: manifest.declared.connector.id.clone(),
+            line: 0,
+            column: 0,
+            path,
+            message: "a setting cannot be written here".to_owned(),
+            hint: "a header takes visible ASCII without spaces at its ends; a path takes no empty segment, no . and no ..".to_owned(),
+        }));
+    }
+    problems
 }
 
 /// Why one call cannot be rendered.

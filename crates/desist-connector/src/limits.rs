@@ -22,8 +22,16 @@ pub const VARIANTS_MAX: usize = 8;
 pub const PIPE_FUNCTIONS_MAX: usize = 8;
 /// Longest expression or pointer, and longest text with placeholders, in bytes.
 pub const EXPRESSION_BYTES_MAX: usize = 1024;
-/// Largest `batch_items`. The largest batch that a vendor is known to take has 100,000 members.
-pub const BATCH_ITEMS_MAX: u32 = 100_000;
+/// Largest `batch_items`: as many as one call of a lane has.
+pub const BATCH_ITEMS_MAX: usize = desist_core::limits::BATCH_ITEMS_MAX;
+/// Largest `concurrency`: as many calls as a lane makes at the same time.
+pub const CONCURRENCY_MAX: usize = desist_core::limits::CONCURRENCY_MAX;
+/// Most `rate` windows: as many as a lane keeps.
+pub const RATES_MAX: usize = desist_core::limits::RATES_MAX;
+/// Most calls in one `rate` window: as a lane has it.
+pub const RATE_CALLS_MAX: u32 = desist_core::limits::RATE_CALLS_MAX;
+/// Longest `rate` window, in seconds: as a lane has it.
+pub const RATE_WINDOW_SECONDS_MAX: u64 = desist_core::limits::RATE_WINDOW_MS_MAX / 1000;
 /// Largest `batch_bytes`, and the body of a call where a manifest says nothing: what is larger times out before it is sent.
 pub const BATCH_BYTES_MAX: u32 = 16 << 20;
 /// Largest `ids_per_item`, and what is sent of one person in one item where a manifest says nothing: as many as one request of

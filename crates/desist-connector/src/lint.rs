@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use crate::declared::{self, AuthKind, Declared, Emit, Method, On, SettingKind, Unit};
 use crate::expression::{Expression, Pointer, SyntaxError};
 use crate::limits::{
-    BATCH_BYTES_MAX, DURATION_SECONDS_MAX, HOSTS_MAX, IDS_PER_ITEM_MAX, NAME_BYTES_MAX, OPS_MAX, PROBLEMS_MAX, SETTINGS_MAX,
-    TITLE_BYTES_MAX, VARIANTS_MAX,
+    BATCH_BYTES_MAX, DURATION_SECONDS_MAX, HOSTS_MAX, IDS_PER_ITEM_MAX, NAME_BYTES_MAX, OPS_MAX, PROBLEMS_MAX, RATE_CALLS_MAX,
+    RATE_WINDOW_SECONDS_MAX, RATES_MAX, SETTINGS_MAX, TITLE_BYTES_MAX, VARIANTS_MAX,
 };
 use crate::manifest::{Errors, IdRule, Lookup, Manifest, Pace, Probe, Request, Setup, Source, Verify};
 use crate::pipe::{Base, Pipe, Type};
@@ -67,6 +67,7 @@ macro_rules! wire {
 
 // Behind the macro that it uses.
 mod op;
+mod words;
 
 /// What can be filled in at a place.
 #[derive(Clone, Copy, Default)]
@@ -128,11 +129,12 @@ impl<'d> Compiler<'d> {
         }
         self.count(&at(&[], ["op"]), declared.op.len(), OPS_MAX);
         self.count(&at(&[], ["setup"]), declared.setup.len(), OPS_MAX);
-        let ops = declared.op.iter().enumerate().map(|(place, op)| self.op(&at(&[], ["op", &place.to_string()]), op)).collect();
+        let ops: Vec<_> = declared.op.iter().enumerate().map(|(place, op)| self.op(&at(&[], ["op", &place.to_string()]), op)).collect();
         let verify = declared.verify.as_ref().map(|verify| self.verify(verify));
         let probe = declared.probe.as_ref().map(|probe| self.probe(probe));
         let setup = declared.setup.iter().enumerate();
-        let setup = setup.map(|(place, setup)| self.setup(&at(&[], ["setup", &place.to_string()]), setup)).collect();
+        let setup: Vec<_> = setup.map(|(place, setup)| self.setup(&at(&[], ["setup", &place.to_string()]), setup)).collect();
+        self.shared_words(&ids, (lookup.as_ref(), verify.as_ref(), probe.as_ref()), &ops, &setup);
         self.dry_run();
         self.unused();
         if self.problems.is_empty() {
@@ -351,7 +353,9 @@ impl<'d> Compiler<'d> {
             if is_secret && !matches!(text.0[..], [Part::Placeholder(_)]) {
                 self.add(&path, "a secret stands in the manifest", "manifests are public; use {{settings.NAME}} with type = \"secret\"");
             }
-            if key == "name" && (!is_header(value) || OWN_HEADERS.contains(&value.to_ascii_lowercase().as_str())) {
+            if key == "name"
+                && (!is_header(value) || words::is_override(value) || OWN_HEADERS.contains(&value.to_ascii_lowercase().as_str()))
+            {
                 self.add(
                     &path,
                     "is not a header that can be set",
@@ -371,14 +375,17 @@ impl<'d> Compiler<'d> {
         let limits = &self.declared.limits;
         let base = at(&[], ["limits"]);
         let mut rates = Vec::new();
+        self.count(&at(&base, ["rate"]), limits.rate.len(), RATES_MAX);
         for (place, rate) in limits.rate.iter().enumerate() {
             let parsed = rate.split_once('/').and_then(|(count, time)| Some((count.parse::<u32>().ok()?, seconds(time)?)));
             match parsed {
-                Some((count, time)) if count > 0 => rates.push((count, time)),
+                Some((count, time)) if (1..=RATE_CALLS_MAX).contains(&count) && time <= RATE_WINDOW_SECONDS_MAX => {
+                    rates.push((count, time));
+                }
                 _ => self.add(
                     &at(&base, ["rate", &place.to_string()]),
                     "is not a rate",
-                    "write how many in which time: \"300/1m\", \"500/1d\"",
+                    "write how many in which time, at most 31d: \"300/1m\", \"500/1d\"",
                 ),
             }
         }
@@ -661,7 +668,9 @@ impl<'d> Compiler<'d> {
         if body.is_some() && wire.method == Method::Get {
             self.add(&at(base, ["body"]), "a GET has no body", "use the query, or another method");
         }
-        Request { method: wire.method, host: host.unwrap_or_default(), path, query, headers, body }
+        let request = Request { method: wire.method, host: host.unwrap_or_default(), path, query, headers, body };
+        self.overrides(base, &request);
+        request
     }
 
     fn path(&mut self, place: &[String], path: &Text) {
@@ -806,6 +815,7 @@ impl<'d> Compiler<'d> {
     fn probe(&mut self, probe: &declared::Probe) -> Probe {
         let base = at(&[], ["probe"]);
         self.only_http(&base);
+        self.reads(&base, probe.method);
         Probe {
             request: self.request(&base, &wire!(probe), Allowed::default()),
             ok: self.optional(&at(&base, ["ok"]), probe.ok.as_ref()),
@@ -825,7 +835,13 @@ impl<'d> Compiler<'d> {
             name: setup.name.clone(),
             check: self.request(&check, &wire!(setup.check), Allowed::default()),
             exists_when: self.expression(&at(&check, ["exists_when"]), &setup.check.exists_when),
-            create: self.request(&create, &wire!(setup.create), Allowed::default()),
+            errors: self.errors(&at(&check, ["errors"]), &setup.check.errors),
+            create: {
+                if setup.create.method == Method::Delete {
+                    self.add(&at(&create, ["method"]), "this call makes something", "use POST, PUT or PATCH");
+                }
+                self.request(&create, &wire!(setup.create), Allowed::default())
+            },
         }
     }
 

@@ -169,6 +169,7 @@ pub(crate) struct Setup {
     pub name: String,
     pub check: Request,
     pub exists_when: Expression,
+    pub errors: Errors,
     pub create: Request,
 }
 

@@ -181,6 +181,14 @@ impl Pipe {
         self.0.iter().try_fold(value, |value, function| function.apply(value))
     }
 
+    /// The texts that stand in for settings that are missing.
+    pub fn defaults(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|function| match function {
+            Function::Default(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+
     /// Whether what comes out has letters, digits and harmless signs alone, or is quoted by the pipe itself.
     pub fn is_safe_in_text(&self) -> bool {
         use Function as F;

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use desist_core::identifier::Kind;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use serde_json::{Map, Value};
 
 use crate::expression::SyntaxError;
@@ -261,7 +261,7 @@ pub(crate) enum Node {
     Table(Vec<(String, Node)>),
 }
 
-/// A member of a template that is no list and no table: its path, and what stands there.
+/// A member of a template that is no list and no table with something in it: its path, and what stands there.
 pub(crate) struct Leaf<'n> {
     pub path: String,
     pub node: &'n Node,
@@ -320,6 +320,9 @@ impl Node {
     pub fn leaves(&self) -> Vec<Leaf<'_>> {
         fn walk<'n>(node: &'n Node, path: &str, found: &mut Vec<Leaf<'n>>) {
             match node {
+                // What is empty is sent as it is, and empties what it is written into.
+                Node::List(nodes) if nodes.is_empty() => found.push(Leaf { path: path.to_owned(), node }),
+                Node::Table(nodes) if nodes.is_empty() => found.push(Leaf { path: path.to_owned(), node }),
                 Node::List(nodes) => nodes.iter().for_each(|node| walk(node, path, found)),
                 Node::Table(nodes) => {
                     for (key, node) in nodes {
@@ -397,6 +400,15 @@ impl Text {
         Ok(Self(parts))
     }
 
+    /// The text with a letter wherever something else than a setting stands.
+    pub fn of_settings(&self) -> Self {
+        let part = |part: &Part| match part {
+            Part::Placeholder(Placeholder { source: Source::Setting(_) | Source::Each, .. }) | Part::Literal(_) => part.clone(),
+            Part::Placeholder(_) => Part::Literal("a".to_owned()),
+        };
+        Self(self.0.iter().map(part).collect())
+    }
+
     pub fn placeholders(&self) -> impl Iterator<Item = &Placeholder> {
         self.0.iter().filter_map(|part| match part {
             Part::Placeholder(placeholder) => Some(placeholder),
@@ -460,8 +472,12 @@ pub(crate) fn is_path(path: &str) -> bool {
     let Some(rest) = path.strip_prefix('/') else { return false };
     let mut segments = rest.split('/').peekable();
     while let Some(segment) = segments.next() {
-        let decoded = segment.replace("%2e", ".").replace("%2E", ".");
-        if decoded == "." || decoded == ".." || (segment.is_empty() && segments.peek().is_some()) {
+        if segment.is_empty() && segments.peek().is_none() {
+            continue;
+        }
+        // Proxies decode a segment before they take it apart, and some servers divide at both slashes.
+        let decoded: Vec<u8> = percent_decode_str(segment).collect();
+        if decoded.split(|byte| matches!(byte, b'/' | b'\\')).any(|part| matches!(part, b"" | b"." | b"..")) {
             return false;
         }
     }

@@ -2,43 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use desist_core::purpose::BUILT_IN;
-use serde_json::Value;
-
+use super::words::{foreign_word, is_for_sale};
 use super::{Allowed, Compiler, Wire, at, placeholders};
-use crate::declared::{self, Ceiling, Effect, Method, On, SettingKind, Unit};
+use crate::declared::{self, Ceiling, Effect, Method, On, SettingKind, Transport, Unit};
 use crate::expression::{Expression, Pointer};
 use crate::manifest::{By, Dialect, Op, OpResult, Poll, Request};
 use crate::problem::shown;
-use crate::template::{Node, Part, Placeholder, Source as From, is_name};
-
-/// Words of fields about mail, calls and subscriptions, in lower case without signs. They belong to other choices of the person.
-const SUBSCRIPTION_WORDS: &[&str] = &[
-    "subscri",
-    "optinemail",
-    "emailoptin",
-    "optinsms",
-    "smsoptin",
-    "blacklist",
-    "denylist",
-    "emailoptout",
-    "optedoutofemail",
-    "optoutofemail",
-    "optedoutoffax",
-    "smsoptout",
-    "newsletter",
-    "mailinglist",
-    "marketingemail",
-    "emailmarketing",
-    "emailconsent",
-    "donotemail",
-    "donotcall",
-    "donotmail",
-    "donotcontact",
-];
-
-/// Words of fields that other laws own.
-const REGIME_WORDS: &[&str] = &["gdpr", "lgpd", "pipeda", "casl", "coppa", "hipaa"];
+use crate::template::{Node, Placeholder, Source as From, is_name};
 
 impl Compiler<'_> {
     pub(super) fn op(&mut self, base: &[String], op: &declared::Op) -> Op {
@@ -219,54 +189,27 @@ impl Compiler<'_> {
         if writes.is_empty() || writes.iter().any(|one| one.trim().is_empty()) {
             self.add(&at(base, ["writes"]), "is empty", "name the field, list or flag that this op writes");
         }
-        // Where each leaf is written down, its path in its own template, and what it says.
-        let mut leaves: Vec<(&str, String, Option<&Value>)> = Vec::new();
+        // Where each leaf is written down, and its path in its own template. Members that say who is meant are in no list.
+        let mut leaves: Vec<(&str, String)> = Vec::new();
         let body = request.and_then(|request| request.body.as_ref());
         for (key, node) in [("item", item), ("group", group), ("body", body)] {
-            for leaf in node.iter().flat_map(|node| node.leaves()) {
-                match leaf.node {
-                    Node::Placeholder(placeholder) if placeholder.source.names_somebody() => {
-                        // Members that say who is meant: only their names are looked at.
-                        if let Some(word) = Self::foreign(op, &leaf.path) {
-                            self.refuse_word(base, key, &leaf.path, word);
-                        }
-                    }
-                    Node::Constant(value) => leaves.push((key, leaf.path, Some(value))),
-                    _ => leaves.push((key, leaf.path, None)),
-                }
-            }
+            let own = node
+                .iter()
+                .flat_map(|node| node.leaves())
+                .filter(|leaf| !matches!(leaf.node, Node::Placeholder(placeholder) if placeholder.source.names_somebody()));
+            leaves.extend(own.map(|leaf| (key, leaf.path)));
         }
         for (name, text) in request.iter().flat_map(|request| &request.query) {
-            if let Some(word) = Self::foreign(op, name) {
-                self.refuse_word(base, "query", name, word);
-            }
             if !text.placeholders().any(|placeholder| placeholder.source.names_somebody()) {
-                leaves.push(("query", format!("query.{name}"), None));
-            }
-            for part in &text.0 {
-                if let Part::Literal(literal) = part
-                    && let Some(word) = Self::foreign(op, literal)
-                {
-                    self.refuse_word(base, "query", name, word);
-                }
+                leaves.push(("query", format!("query.{name}")));
             }
         }
-        for part in request.iter().flat_map(|request| &request.path.0) {
-            if let Part::Literal(literal) = part
-                && let Some(word) = Self::foreign(op, literal)
-            {
-                self.refuse_word(base, "path", literal, word);
-            }
-        }
-        for word in writes.iter().filter_map(|one| Self::foreign(op, one)).collect::<Vec<_>>() {
-            self.refuse_word(base, "writes", "", word);
+        self.op_words(base, op, [("item", item), ("group", group)], request);
+        for word in writes.iter().filter_map(|one| foreign_word(one)).filter(|_| is_for_sale(op)) {
+            self.refuse_word(&at(base, ["writes"]), "", word);
         }
         let (mut told, mut written) = (BTreeSet::new(), false);
-        for (key, path, value) in &leaves {
-            let texts = [Some(path.as_str()), value.and_then(Value::as_str)];
-            if let Some(word) = texts.into_iter().flatten().find_map(|text| Self::foreign(op, text)) {
-                self.refuse_word(base, key, path, word);
-            }
+        for (key, path) in &leaves {
             let is_written = writes.contains(path);
             if is_written || op.fixed.contains(path) {
                 written |= is_written;
@@ -285,26 +228,6 @@ impl Compiler<'_> {
                 self.add(&at(base, ["fixed", &place.to_string()]), "is not a constant that is sent", "remove it");
             }
         }
-    }
-
-    /// The word of another choice or law in a text, if this op is about the sale of data and the like.
-    fn foreign(op: &declared::Op, text: &str) -> Option<&'static str> {
-        let is_built_in = |purpose: &String| purpose == "*" || BUILT_IN.iter().any(|(name, _)| name == purpose);
-        if !op.purposes.is_empty() && !op.purposes.iter().any(is_built_in) {
-            return None;
-        }
-        let plain: String = text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-        SUBSCRIPTION_WORDS.iter().chain(REGIME_WORDS).copied().find(|word| plain.contains(word))
-    }
-
-    fn refuse_word(&mut self, base: &[String], key: &str, what: &str, word: &str) {
-        let message = match what {
-            "" => format!("names {word:?}"),
-            what => format!("{} names {word:?}", shown(what)),
-        };
-        let hint = "an opt-out of sale says nothing about mail, calls or another law; write another [[op]] for that, with a purpose of the \
-                    business's own such as purposes = [\"email_marketing\"]";
-        self.add(&at(base, [key]), message, hint);
     }
 
     fn result(&mut self, base: &[String], op: &declared::Op, is_single: bool) -> OpResult {
@@ -407,6 +330,7 @@ impl Compiler<'_> {
     }
 
     fn poll(&mut self, base: &[String], poll: &declared::Poll) -> Poll {
+        self.reads(base, poll.method);
         let request = self.request(base, &wire!(poll), Allowed { job: true, ..Allowed::default() });
         if !placeholders(&request).iter().any(|placeholder| placeholder.source == From::Job) {
             self.add(base, "does not say which job it asks about", "use {{job}}");
@@ -430,6 +354,12 @@ impl Compiler<'_> {
     fn ceiling(&mut self, base: &[String], op: &declared::Op, dialect: &Dialect, has_poll: bool) {
         let path = at(base, ["ceiling"]);
         match (op.ceiling, dialect) {
+            (Ceiling::Applied | Ceiling::Verified, _) if !self.is_http() && self.declared.connector.transport != Transport::Sql => {
+                self.add(&path, "is above what a file or a person who carries it proves", "use \"accepted\"");
+            }
+            (Ceiling::Verified, _) if op.on == On::OptIn => {
+                self.add(&path, "what is read back is an opt-out", "[verify] says nothing about an opt-in; use \"applied\"");
+            }
             (Ceiling::Applied | Ceiling::Verified, Dialect::Blind) if self.is_http() => {
                 self.add(&path, "is above what a blind API proves", "use \"accepted\"");
             }

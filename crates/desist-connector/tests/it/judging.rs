@@ -41,6 +41,8 @@ fn every_dialect_tells_what_worked_from_what_did_not() {
     let flag = "dialect = \"body_flag\"\nok = \"/ok == true\"\nfailed = \"/ok == false\"\nreason = \"/code\"";
     let keyed_ok = &format!("{BY_KEY}\nok = \"/ok == true\"");
     let job = "dialect = \"job\"\nkey = \"/id\"";
+    let at_code = "dialect = \"body_flag\"\nok = \"/error == 0\"\nabsent = \"/error == 7\"";
+    let index_in = "dialect = \"index\"\nok = \"/rows/*/ok == true\"";
     for (result, people, body, expected) in [
         (index, 2, json!([{"ok": true}, {"ok": false, "code": "TWICE"}]), "done [applied; duplicate]"),
         (index, 2, json!([{"ok": true}, {"ok": "true"}]), "done [applied; failed: unspecified]"),
@@ -86,6 +88,16 @@ fn every_dialect_tells_what_worked_from_what_did_not() {
         (job, 2, json!({"id": "a b"}), "split [unknown; unknown]"),
         ("dialect = \"status\"", 2, json!({"anything": 1}), "done [applied; applied]"),
         ("dialect = \"status\"", 2, json!({"error": "other"}), "rejected: other [unknown; unknown]"),
+        // A code in no list is a failure, unless what is asked of the answer stands at its place.
+        (flag, 2, json!({"ok": true, "error": "other"}), "rejected: other [unknown; unknown]"),
+        (at_code, 2, json!({"error": 0}), "done [applied; applied]"),
+        (at_code, 2, json!({"error": 1}), "rejected: 1 [unknown; unknown]"),
+        (at_code, 2, json!({"error": 7}), "done [absent; absent]"),
+        (index_in, 2, json!({"error": "other", "rows": [{"ok": true}, {"ok": true}]}), "rejected: other [unknown; unknown]"),
+        (BY_KEY, 2, json!({"errors": [], "error": "other"}), "rejected: other [unknown; unknown]"),
+        (keyed_ok, 2, json!({"ok": true, "error": "other"}), "rejected: other [unknown; unknown]"),
+        (count, 2, json!({"failed": 0, "error": "other"}), "rejected: other [unknown; unknown]"),
+        (job, 2, json!({"id": "j-1", "error": "other"}), "rejected: other [unknown; unknown]"),
         ("dialect = \"blind\"", 2, json!({}), "done [accepted; accepted]"),
     ] {
         let errors = "code_at = \"/error\"\nretry_code = [\"LOCKED\"]\nauth_code = [\"AUTH\"]\nthrottle_code = [\"SLOW\"]";
@@ -138,6 +150,44 @@ fn every_status_has_its_meaning() {
     ] {
         let verdict = judge("dialect = \"status\"", "retry_status = [409]\nshrink_status = [414]", 1, &answer(status, "", ""));
         assert_eq!(whole(&verdict.whole), expected, "{status}");
+    }
+}
+
+/// Who is not there is said by the API alone: a gateway has a page for every path that it does not know.
+#[test]
+fn a_page_says_of_nobody_that_they_are_not_there() {
+    for (kind, body, expected) in [
+        ("application/json", "{\"error\":\"unknown\"}", "done [absent]"),
+        ("application/problem+json", "{}", "done [absent]"),
+        ("", "", "done [absent]"),
+        ("text/plain", " ", "done [absent]"),
+        ("text/html", "<html>404</html>", "retry [unknown]"),
+        ("text/html; charset=utf-8", "", "retry [unknown]"),
+        ("application/xhtml+xml", "x", "retry [unknown]"),
+        ("text/plain", "default backend - 404", "retry [unknown]"),
+        ("", "nginx", "retry [unknown]"),
+        ("application/json", "<html>404</html>", "retry [unknown]"),
+        ("application/json", "{\"error\":", "retry [unknown]"),
+    ] {
+        let flag = "dialect = \"body_flag\"\nok = \"/ok == true\"\nabsent_status = [404]";
+        assert_eq!(said(&judge(flag, "", 1, &answer(404, kind, body))), expected, "{kind} {body}");
+    }
+}
+
+/// What was only taken, and what has a status for each item, is not done.
+#[test]
+fn not_every_status_of_a_good_answer_says_as_much() {
+    let flag = "dialect = \"body_flag\"\nok = \"/ok == true\"";
+    for (more, status, expected) in [
+        ("", 200, "done [applied]"),
+        ("", 201, "done [applied]"),
+        ("", 202, "done [accepted]"),
+        ("", 207, "retry [unknown]"),
+        ("\nok_status = [202]", 202, "done [applied]"),
+        ("\nok_status = [207]", 207, "done [applied]"),
+    ] {
+        let answer = answer(status, "application/json", "{\"ok\":true}");
+        assert_eq!(said(&judge(&format!("{flag}{more}"), "", 1, &answer)), expected, "{status}{more}");
     }
 }
 
@@ -222,8 +272,8 @@ fn a_person_is_as_well_told_as_the_worst_of_their_items() {
         failed(false),
         UnitOutcome::Accepted,
         UnitOutcome::Duplicate,
-        UnitOutcome::Applied,
         UnitOutcome::Absent,
+        UnitOutcome::Applied,
     ];
     for (place, worse) in order.iter().enumerate() {
         for better in &order[place..] {

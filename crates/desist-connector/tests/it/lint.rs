@@ -1,8 +1,8 @@
 //! What a manifest must be: each rule broken once, with the place that is named.
 
 use desist_connector::limits::{
-    EXPRESSION_BYTES_MAX, HOSTS_MAX, MANIFEST_BYTES_MAX, NAME_BYTES_MAX, OPS_MAX, PROBLEMS_MAX, SETTINGS_MAX, SHOWN_CHARS_MAX,
-    TITLE_BYTES_MAX, VARIANTS_MAX,
+    BATCH_ITEMS_MAX, CONCURRENCY_MAX, EXPRESSION_BYTES_MAX, HOSTS_MAX, MANIFEST_BYTES_MAX, NAME_BYTES_MAX, OPS_MAX, PROBLEMS_MAX,
+    RATE_CALLS_MAX, RATE_WINDOW_SECONDS_MAX, RATES_MAX, SETTINGS_MAX, SHOWN_CHARS_MAX, TITLE_BYTES_MAX, VARIANTS_MAX,
 };
 use desist_connector::{Manifest, Problem};
 
@@ -157,10 +157,12 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     // Limits.
     ("\"500/1d\"", "\"500 a day\"", "limits.rate.1", "is not a rate"),
     ("\"500/1d\"", "\"0/1d\"", "limits.rate.1", "is not a rate"),
+    ("\"500/1d\"", "\"500/32d\"", "limits.rate.1", "is not a rate"),
+    ("\"500/1d\"", "\"100000001/1d\"", "limits.rate.1", "is not a rate"),
     ("linger = \"60s\"", "linger = \"91d\"", "limits.linger", "is not a time"),
     ("linger = \"60s\"", "linger = \"60\"", "limits.linger", "is not a time"),
     ("honour_headers = [\"x-rate-limit-reset\"]", "honour_headers = [\"a:b\"]", "limits.honour_headers.0", "name of a header"),
-    ("batch_items = 100", "batch_items = 100001", "limits.batch_items", "from 1 to 100000"),
+    ("batch_items = 100", "batch_items = 10001", "limits.batch_items", "from 1 to 10000"),
     ("batch_items = 100", "batch_bytes = 16777217", "limits.batch_bytes", "from 1 to 16777216"),
     ("batch_items = 100", "ids_per_item = 257", "limits.ids_per_item", "from 1 to 256"),
     // Identifiers.
@@ -247,6 +249,45 @@ const BROKEN: &[(&str, &str, &str, &str)] = &[
     ("headers = { X-Mode", "query = { newsletter = \"off\" }\nheaders = { X-Mode", "op.0.query", "\"newsletter\""),
     ("headers = { X-Mode", "query = { action = \"unsubscribe\" }\nheaders = { X-Mode", "op.0.query", "\"subscri\""),
     ("headers = { X-Mode", "query = { extra = \"1\" }\nheaders = { X-Mode", "op.0.query", "also sends \"query.extra\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true }, subscriptions = [] }", "op.0.item", "\"subscri\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true }, tags = {} }", "op.0.item", "also sends \"tags\""),
+    ("rows = \"{{items}}\" }", "rows = \"{{items}}\", channels = [] }", "op.0.body", "also sends \"channels\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, Opt_Out_Email = true } }", "op.0.item", "\"optoutemail\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, emailOptedOut = true } }", "op.0.item", "\"emailoptedout\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, mail_opt_out = true } }", "op.0.item", "\"mailoptout\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, OptOutSMS = true } }", "op.0.item", "\"optoutsms\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, is_unsub = true } }", "op.0.item", "\"unsub\""),
+    ("\"/lists/{{each}}/update\"", "\"/lists/{{each}}/profile-suppression-bulk\"", "op.0.path", "\"profilesuppression\""),
+    ("\"/lists/{{each}}/update\"", "\"/lists/{{each}}/un%73ub\"", "op.0.path", "\"unsub\""),
+    ("emit = { hash = \"{{value}}\" }", "emit = { hash = \"{{value}}\", list = \"newsletter\" }", "ids.email.emit", "\"newsletter\""),
+    ("emit = { hash = \"{{value}}\" }", "hashed = { subscribed = false, id = \"{{value}}\" }", "ids.email.hashed", "\"subscri\""),
+    ("emit = { hash = \"{{value}}\" }", "name = \"unsubscribed\"", "ids.email.name", "\"subscri\""),
+    ("headers = { X-Mode", "headers = { X-Action = \"unsubscribe\", X-Mode", "op.0.headers", "\"subscri\""),
+    ("path = \"/find\"", "path = \"/newsletter/remove\"", "lookup.path", "\"newsletter\""),
+    ("default('US')", "default('unsubscribe')", "lookup.query", "\"subscri\""),
+    ("path = \"/people/{{lookup.key}}\"", "path = \"/people/{{lookup.key}}/unsubscribe\"", "verify.path", "\"subscri\""),
+    ("path = \"/me\"", "path = \"/me\"\nbody = { emailConsent = false }", "probe.body", "\"emailconsent\""),
+    ("values = [\"a\", \"b\"]\ndefault = \"a\"", "values = [\"a\", \"unsub\"]\ndefault = \"a\"", "settings.mode.values", "\"unsub\""),
+    ("values = [\"a\", \"b\"]\ndefault = \"a\"", "values = [\"unsub\"]\ndefault = \"unsub\"", "settings.mode.default", "\"unsub\""),
+    ("[probe]", "[dry_run]\nbody_set = { blacklist = true }\n[probe]", "dry_run.body_set.blacklist", "\"blacklist\""),
+    ("method = \"GET\"\npath = \"/me\"", "method = \"PATCH\"\npath = \"/me\"", "probe.method", "only reads"),
+    // What says something else than the method and the path.
+    ("headers = { X-Mode", "headers = { X-HTTP-Method-Override = \"PATCH\", X-Mode", "op.0.headers.x-http-method-override", "changes"),
+    ("headers = { X-Mode", "headers = { X_Method_Override = \"PATCH\", X-Mode", "op.0.headers.x_method_override", "changes"),
+    ("headers = { X-Mode", "headers = { X-Original-URL = \"/x\", X-Mode", "op.0.headers.x-original-url", "changes"),
+    ("headers = { X-Mode", "query = { _method = \"PATCH\" }\nheaders = { X-Mode", "op.0.query._method", "changes"),
+    ("path = \"/me\"", "path = \"/me\"\nquery = { _HttpMethod = \"PATCH\" }", "probe.query._HttpMethod", "changes"),
+    ("rows = \"{{items}}\" }", "rows = \"{{items}}\", _method = \"PUT\" }", "op.0.body", "changes"),
+    // Deletion.
+    ("rows = \"{{items}}\" }", "rows = \"{{items}}\", RequestType = \"Delete\" }", "op.0.body", "\"delete\""),
+    ("\"/lists/{{each}}/update\"", "\"/users/delete\"", "op.0.path", "\"delete\""),
+    ("\"/lists/{{each}}/update\"", "\"/gone/for%67et\"", "op.0.path", "\"forget\""),
+    ("ccpaOptOut = true } }", "ccpaOptOut = true, purgeAll = true } }", "op.0.item", "\"purge\""),
+    ("headers = { X-Mode", "query = { do = \"erase\" }\nheaders = { X-Mode", "op.0.query", "\"erase\""),
+    ("headers = { X-Mode", "headers = { X-Kind = \"deletion\", X-Mode", "op.0.headers", "\"deletion\""),
+    ("values = [\"a\", \"b\"]", "values = [\"a\", \"delete\"]", "settings.mode.values", "\"delete\""),
+    ("method = \"GET\"\npath = \"/find\"", "method = \"POST\"\npath = \"/users/delete\"", "lookup.path", "\"delete\""),
+    ("method = \"POST\"", "method = \"DELETE\"", "op.0.method", "from which list"),
     // How answers are read.
     ("ok = \"/rows/*/ok == true\"", "", "op.0.result.ok", "is missing"),
     ("ok = \"/rows/*/ok == true\"", "ok = \"/ok == true\"", "op.0.result.ok", "has no * for the rows"),
@@ -322,13 +363,40 @@ fn mail_belongs_to_the_purposes_of_mail() {
     assert!(!problems(&mail.replace("purposes = [\"sale\"]", "purposes = [\"targeted_advertising\"]")).is_empty());
 }
 
+/// A removal says from which list; all else that deletes has the effect that an operator approves.
+#[test]
+fn what_deletes_says_so() {
+    let with = |effect: &str, path: &str, more: &str| {
+        let text = format!(
+            "[connector]\nid = \"a\"\nversion = 1\ntitle = \"a\"\nhosts = [\"a.example\"]\n[settings.lists]\ntype = \"list\"\nrequired = true\n\
+             [ids.email]\n[[op]]\non = \"opt_out\"\npurposes = [\"sale\"]\nwrites = \"list\"\neffect = \"{effect}\"\nceiling = \"accepted\"\n\
+             method = \"DELETE\"\npath = \"{path}\"\nheaders = {{ x-lists = \"1\" }}\nunit = \"id\"\n{more}\n[op.result]\ndialect = \"status\"\n"
+        );
+        let text = if more.is_empty() { text.replace("[settings.lists]\ntype = \"list\"\nrequired = true\n", "") } else { text };
+        problems(&text).into_iter().map(|problem| problem.path).collect::<Vec<_>>()
+    };
+    let each = "for_each = \"settings.lists\"";
+    for (effect, path, more, expected) in [
+        ("delete", "/people/{{id.email}}", "", vec![]),
+        ("delete", "/people/{{id.email}}/erase", "", vec![]),
+        ("remove", "/people/{{id.email}}", "", vec!["op.0.method"]),
+        ("suppress", "/lists/7/{{id.email}}", "", vec!["op.0.method"]),
+        ("remove", "/lists/7/{{id.email}}", "", vec![]),
+        ("remove", "/v25.0/{{each}}/{{id.email}}", each, vec![]),
+        ("remove", "/lists/7/{{id.email}}/erase", "", vec!["op.0.path"]),
+        ("remove", "/data/deletion-optout/lists/{{id.email}}", "", vec![]),
+    ] {
+        assert_eq!(with(effect, path, more), expected, "{effect} {path}");
+    }
+}
+
 /// Each dialect with and without what proves its ceiling.
 #[test]
 fn no_manifest_claims_more_than_its_api_proves() {
     let with = |ceiling: &str, result: &str, more: &str| {
         let text = format!(
             "[connector]\nid = \"a\"\nversion = 1\ntitle = \"a\"\nhosts = [\"a.example\"]\n[ids.email]\n[[op]]\non = \"opt_out\"\npurposes = [\"sale\"]\n\
-             writes = \"list\"\neffect = \"remove\"\nceiling = \"{ceiling}\"\nmethod = \"DELETE\"\npath = \"/a/{{{{id.email}}}}\"\nunit = \"id\"\n\
+             writes = \"list\"\neffect = \"remove\"\nceiling = \"{ceiling}\"\nmethod = \"DELETE\"\npath = \"/lists/a/{{{{id.email}}}}\"\nunit = \"id\"\n\
              [op.result]\n{result}\n{more}\n"
         );
         problems(&text).into_iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect::<Vec<_>>().join("; ")
@@ -370,6 +438,18 @@ fn no_manifest_claims_more_than_its_api_proves() {
     }
 }
 
+/// What `[verify]` reads back is the opt-out, so it proves nothing of an opt-in.
+#[test]
+fn an_opt_in_is_never_verified() {
+    let start = GOOD.find("[[op]]").expect("an op");
+    let end = GOOD.find("[verify]").expect("an end");
+    let opt_in = GOOD[start..end].replace("on = \"opt_out\"", "on = \"opt_in\"");
+    let both = |op: &str| problems(&GOOD.replace("[verify]", &format!("{op}[verify]")));
+    assert_eq!(both(&opt_in.replace("\"verified\"", "\"applied\"")), []);
+    let found = both(&opt_in);
+    assert!(matches!(&found[..], [problem] if problem.path == "op.1.ceiling" && problem.message.contains("read back")), "{found:?}");
+}
+
 /// With other transports an op is its rows.
 #[test]
 fn a_file_has_rows_and_no_requests() {
@@ -377,6 +457,19 @@ fn a_file_has_rows_and_no_requests() {
                 writes = [\"state\", \"purposes\"]\neffect = \"table\"\nceiling = \"accepted\"\nunit = \"id\"\n\
                 item = { email = \"{{id.email}}\", state = \"{{status}}\", purposes = \"{{purposes}}\" }\n";
     assert_eq!(problems(text), []);
+    for (transport, ceiling, is_taken) in [
+        ("sftp", "applied", false),
+        ("file", "verified", false),
+        ("s3", "applied", false),
+        ("manual", "applied", false),
+        ("manual", "accepted", true),
+        ("sql", "applied", true),
+    ] {
+        let claims = text.replace("\"sftp\"", &format!("\"{transport}\"")).replace("\"accepted\"", &format!("\"{ceiling}\""));
+        let found: Vec<_> = problems(&claims).into_iter().map(|problem| problem.path).collect();
+        assert_eq!(found.is_empty(), is_taken, "{transport} {ceiling}: {found:?}");
+        assert!(is_taken || found == ["op.0.ceiling"], "{found:?}");
+    }
     let with_path = text.replace("unit = ", "path = \"/a\"\nunit = ");
     assert_eq!(problems(&with_path)[0].path, "op.0.path");
     let without_item = text.split("item =").next().expect("a start");
@@ -398,6 +491,8 @@ fn what_is_too_much_is_refused() {
         let pipe = |number: usize| format!("\"trim{}|sha256|{}\"", "|trim".repeat(number % 5), if number < 5 { "hex" } else { "base64" });
         GOOD.replace("[\"trim|lower|sha256|hex\"]", &format!("[{}]", (0..count).map(pipe).collect::<Vec<_>>().join(", ")))
     };
+    let rates = |count| GOOD.replace("\"300/1m\", \"500/1d\"", &many("\"{n}0/1m\"", count + 1)[1..].join(", "));
+    let rate = |calls: u32, seconds: u64| GOOD.replace("\"500/1d\"", &format!("\"{calls}/{seconds}s\""));
     let long = |length: usize| {
         GOOD.replace("clean_when = \"/ccpaOptOut == true\"", &format!("clean_when = \"/{} exists\"", "x".repeat(length - 8)))
     };
@@ -411,6 +506,19 @@ fn what_is_too_much_is_refused() {
             GOOD.replace("[verify]", &format!("{}[verify]", op.repeat(OPS_MAX))),
             "there are 33",
         ),
+        (
+            GOOD.replace("batch_items = 100", &format!("batch_items = {BATCH_ITEMS_MAX}")),
+            GOOD.replace("batch_items = 100", &format!("batch_items = {}", BATCH_ITEMS_MAX + 1)),
+            "is out of range",
+        ),
+        (
+            GOOD.replace("linger =", &format!("concurrency = {CONCURRENCY_MAX}\nlinger =")),
+            GOOD.replace("linger =", &format!("concurrency = {}\nlinger =", CONCURRENCY_MAX + 1)),
+            "is out of range",
+        ),
+        (rates(RATES_MAX), rates(RATES_MAX + 1), "there are 5"),
+        (rate(RATE_CALLS_MAX, 1), rate(RATE_CALLS_MAX + 1, 1), "is not a rate"),
+        (rate(1, RATE_WINDOW_SECONDS_MAX), rate(1, RATE_WINDOW_SECONDS_MAX + 1), "is not a rate"),
         (variants(VARIANTS_MAX), variants(VARIANTS_MAX + 1), "there are 9"),
         (long(EXPRESSION_BYTES_MAX), long(EXPRESSION_BYTES_MAX + 1), "has more than 1024 bytes"),
         (title(TITLE_BYTES_MAX), title(TITLE_BYTES_MAX + 1), "too long"),

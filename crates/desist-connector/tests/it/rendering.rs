@@ -110,6 +110,13 @@ fn who_cannot_be_told_is_said_with_the_reason() {
         ("...", Some("https://a.example.org/a/.../b")),
         ("..", None),
         (".", None),
+        ("../../lists/5", None),
+        ("..\\..\\lists", None),
+        ("a/./b", None),
+        ("a//b", None),
+        ("a/", None),
+        ("/a", None),
+        ("a..b/c", Some("https://a.example.org/a/a..b%2Fc/b")),
         ("", None),
     ] {
         let mut rosa = person(1);
@@ -207,6 +214,67 @@ fn settings_are_checked_before_anything_is_sent() {
     let most: Vec<_> = (0..EACH_MAX).collect();
     let given = good().into_iter().chain([("l".to_owned(), Given::Value(json!(most)))]).collect();
     assert!(Instance::new(&manifest, &given, Approvals::default()).is_ok());
+}
+
+/// What is wrong with a setting is said once, when it is given, and never of a person.
+#[test]
+fn a_setting_that_cannot_be_written_is_refused() {
+    let settings = "[settings.tenant]\ntype = \"string\"\nrequired = true\n[settings.token]\ntype = \"secret\"\nrequired = true\n\
+                    [settings.l]\ntype = \"list\"\nrequired = true\n";
+    let op =
+        |more: &str| format!("unit = \"id\"\nfor_each = \"settings.l\"\nheaders = {{ x-key = \"Key {{{{settings.token}}}}\" }}\n{more}");
+    let in_path = op("path = \"/{{settings.tenant}}/{{each}}/{{id.email}}\"");
+    let in_header = op("path = \"/{{each}}/{{id.email}}\"").replace("x-key", "x-tenant = \"{{settings.tenant}}\", x-key");
+    for (op, tenant, token, list, wrong) in [
+        (&in_path, "acme", "t0k3n", "a", ""),
+        (&in_path, "..", "t0k3n", "a", "op.0.path"),
+        (&in_path, "a/../b", "t0k3n", "a", "op.0.path"),
+        (&in_path, "acme", "t0k3n", "a/../b", "op.0.path"),
+        (&in_path, "acme", "tök3n", "a", "op.0.headers.x-key"),
+        (&in_path, "acme", "t0k3n ", "a", "op.0.headers.x-key"),
+        (&in_header, "acme", "t0k3n", "a", ""),
+        (&in_header, "acmé", "t0k3n", "a", "op.0.headers.x-tenant"),
+    ] {
+        let manifest = manifest(&text("", "[ids.email]", op).replace("[limits]", &format!("{settings}[limits]")));
+        let given = BTreeMap::from([
+            ("tenant".to_owned(), Given::Value(json!(tenant))),
+            ("token".to_owned(), Given::Secret(Secret::new(token))),
+            ("l".to_owned(), Given::Value(json!(["x", list]))),
+        ]);
+        let problems = Instance::new(&manifest, &given, Approvals::default()).err().unwrap_or_default();
+        let paths: Vec<_> = problems.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(paths.concat(), wrong, "{tenant} {token} {list}: {problems:?}");
+    }
+}
+
+/// Where each kind has an op of its own, somebody is told by the one that is about them.
+#[test]
+fn an_op_about_other_kinds_leaves_the_person_to_the_next() {
+    let by_email = text("batch_items = 9", "[ids.email]\n[ids.phone]\n[ids.maid]", BATCH);
+    let op = &by_email[by_email.find("[[op]]").expect("an op")..];
+    let by_phone = op.replace("id.email", "id.phone");
+    let of_kinds = |token, kinds: &[Kind]| {
+        let mut someone = person(token);
+        someone.identifiers.retain(|identifier| kinds.contains(&identifier.kind));
+        someone
+    };
+    let people = [of_kinds(1, &[Kind::Phone]), of_kinds(2, &[Kind::Email]), of_kinds(3, &[Kind::CustomerId]), of_kinds(4, &[])];
+    for (second, expected) in [
+        (by_phone.clone(), ["1 person OtherKinds", "3 person NoIdentifier", "4 person NoIdentifier"]),
+        (by_phone.replace("[\"sale\"]", "[\"sharing\"]"), ["1 person NoIdentifier", "3 person NoIdentifier", "4 person NoIdentifier"]),
+        (by_phone.replace("opt_out", "opt_in"), ["1 person NoIdentifier", "3 person NoIdentifier", "4 person NoIdentifier"]),
+    ] {
+        let both = format!("{by_email}\n{second}").replace("\n[ids.maid]", "");
+        assert_eq!(left_of(&instance(&manifest(&both), Approvals::default()), &people), expected);
+    }
+    // Beside one that can be said, one that cannot is said to be left out.
+    let list = "path = \"/a\"\nitem = { l = \"{{ids}}\" }\nbody = { list = \"{{items}}\" }";
+    let mut partly = of_kinds(5, &[Kind::Email]);
+    partly.identifiers.push(desist_connector::Identifier { kind: Kind::Phone, text: None, sha256: Some([7; 32]) });
+    let all = connector("batch_items = 9", "[ids.email]\n[ids.phone]", list);
+    let (calls, unreachable) = all.calls(0, &[partly]).expect("calls");
+    assert_eq!(body(&calls[0]), json!({"list": [{"l": ["rosa5@example.org"]}]}));
+    assert_eq!(unreachable.iter().map(left).collect::<Vec<_>>(), ["5 phone HashOnly"]);
 }
 
 #[test]
