@@ -324,11 +324,13 @@ impl Notary {
 
     /// Shows how the witnesses are doing, and raises or clears their alarm.
     fn tell_of(&self, shared: &Shared, states: Vec<WitnessState>) {
-        let lost = states.iter().find(|state| state.lost).and_then(|state| Some((state.name.clone(), state.failing.clone()?)));
+        // One that answers again is lost until it has done so for a while.
+        let lost = states.iter().find(|state| state.lost).map(|state| (state.name.clone(), state.failing.clone()));
         *self.witnesses.lock().unwrap_or_else(PoisonError::into_inner) = states;
         let kind = AlarmKind::WitnessLost;
         let fact = match (lost, self.witness_lost_since()) {
-            (Some((name, (since_ms, why))), None) => {
+            (Some((name, failing)), None) => {
+                let (since_ms, why) = failing.unwrap_or_else(|| (shared.env.now_ms(), String::new()));
                 tracing::error!(witness = name, why, "a witness is lost");
                 let since = since_ms.div_euclid(1000).max(1);
                 self.witness_lost.store(since, Ordering::Release);
