@@ -223,6 +223,7 @@ impl Story {
                 return Err(CliError::said("the check should have said otherwise; please report it"));
             }
         }
+        say(&format!("  A second program says the same, in the browser: give it these files at {}/verify", self.server.public_url));
         Ok(())
     }
 
