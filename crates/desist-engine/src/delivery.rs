@@ -1,0 +1,3 @@
+//! Delivery: drives the lanes of all destinations.
+
+pub mod transport;
