@@ -185,7 +185,7 @@ pub enum Refusal {
 }
 
 /// What an alarm is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AlarmKind {
     /// The store could not make a batch durable; intake answered 503.
@@ -194,11 +194,60 @@ pub enum AlarmKind {
     LogChanged,
     /// A witness of the log does not answer or refuses to cosign it.
     WitnessLost,
+    /// Half of the time until the deadline of somebody whom a destination was not told of is over.
+    Deadline50,
+    /// Three quarters are.
+    Deadline75,
+    /// Nine tenths are.
+    Deadline90,
+    /// A deadline is over, and a destination was not told.
+    Late,
+    /// A destination holds another state than it was told.
+    Drift,
+    /// A destination refused messages, and they are not tried again by themselves.
+    DeadLetter,
+    /// An operator stopped a destination more than an hour ago.
+    Paused,
+    /// A destination refused so many that nothing more is sent to it.
+    Stopped,
 }
 
 impl AlarmKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::NotDurable, Self::LogChanged, Self::WitnessLost];
+    pub const ALL: [Self; 11] = [
+        Self::NotDurable,
+        Self::LogChanged,
+        Self::WitnessLost,
+        Self::Deadline50,
+        Self::Deadline75,
+        Self::Deadline90,
+        Self::Late,
+        Self::Drift,
+        Self::DeadLetter,
+        Self::Paused,
+        Self::Stopped,
+    ];
+
+    /// Whether it is about one destination.
+    pub const fn is_of_destination(self) -> bool {
+        !matches!(self, Self::NotDurable | Self::LogChanged | Self::WitnessLost)
+    }
+}
+
+impl From<crate::lane::Alarm> for AlarmKind {
+    fn from(alarm: crate::lane::Alarm) -> Self {
+        use crate::lane::Alarm;
+        match alarm {
+            Alarm::Deadline50 => Self::Deadline50,
+            Alarm::Deadline75 => Self::Deadline75,
+            Alarm::Deadline90 => Self::Deadline90,
+            Alarm::Late => Self::Late,
+            Alarm::Drift => Self::Drift,
+            Alarm::DeadLetter => Self::DeadLetter,
+            Alarm::Paused => Self::Paused,
+            Alarm::Stopped => Self::Stopped,
+        }
+    }
 }
 
 /// An identifier as entries refer to it: `[row number, kind]`.
@@ -381,15 +430,69 @@ pub enum Fact {
         /// Who did it.
         by: Actor,
     },
+    /// A destination got its number.
+    DestinationDeclared {
+        /// The number, from 1, never given again.
+        destination: u32,
+        /// SHA-256 of the destination's id in the configuration.
+        id: Digest,
+    },
+    /// A new destination, or one whose rules changed, was told of everybody who had a choice when its scan ended.
+    CaughtUp {
+        /// Which.
+        destination: u32,
+        /// The change up to which the scan went.
+        upto: u64,
+    },
+    /// An operator stopped a destination.
+    DestinationPaused {
+        /// Which.
+        destination: u32,
+        /// Who.
+        by: Actor,
+    },
+    /// An operator let it go on.
+    DestinationResumed {
+        /// Which.
+        destination: u32,
+        /// Who.
+        by: Actor,
+    },
+    /// An operator had dead letters tried again.
+    DeadLettersReplayed {
+        /// Which destination's.
+        destination: u32,
+        /// How many.
+        count: u64,
+        /// Who.
+        by: Actor,
+    },
+    /// Somebody told a destination by hand, and says so.
+    ToldByHand {
+        /// Which.
+        destination: u32,
+        /// Of everything up to this entry.
+        through: u64,
+        /// Commitment to the name and the evidence that were given, in the vault.
+        evidence: Digest,
+        /// Who recorded it.
+        by: Actor,
+    },
     /// Something needs a person.
     AlarmRaised {
         /// What.
         kind: AlarmKind,
+        /// The number of the destination that it is about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        destination: Option<u32>,
     },
     /// Its cause is gone.
     AlarmCleared {
         /// What.
         kind: AlarmKind,
+        /// The number of the destination that it is about.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        destination: Option<u32>,
     },
 }
 

@@ -280,6 +280,12 @@ impl Graph {
             | Fact::SignalsHonoured { .. }
             | Fact::ImportFinished { .. }
             | Fact::KeyRotated { .. }
+            | Fact::DestinationDeclared { .. }
+            | Fact::CaughtUp { .. }
+            | Fact::DestinationPaused { .. }
+            | Fact::DestinationResumed { .. }
+            | Fact::DeadLettersReplayed { .. }
+            | Fact::ToldByHand { .. }
             | Fact::AlarmRaised { .. }
             | Fact::AlarmCleared { .. } => {}
         }

@@ -258,6 +258,8 @@ pub struct Lane {
     last_success_unix_ms: Option<i64>,
     deadlines_at_ms: u64,
     overdue_share: u64,
+    /// The earliest deadline of what is not in the window.
+    beyond: Option<(i64, i64)>,
 }
 
 impl Lane {
@@ -320,6 +322,7 @@ impl Lane {
             last_success_unix_ms: None,
             deadlines_at_ms: now.mono_ms,
             overdue_share: 0,
+            beyond: None,
             books,
             config,
         };
@@ -379,6 +382,11 @@ impl Lane {
         &self.books
     }
 
+    /// The change up to which the feed was read.
+    pub fn read_upto(&self) -> u64 {
+        self.fetched
+    }
+
     /// Takes one input, and appends what is to be done. Call it again at [`Lane::next_ms`] at the latest.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Action>) {
         if self.is_lost {
@@ -414,6 +422,10 @@ impl Lane {
                 self.groups = groups.into_iter().map(|((_, number), group)| ((now.mono_ms, number), group)).collect();
             }
             Input::Replay(which) => out.push(Action::Replayed(self.replay(now, which))),
+            Input::Beyond(deadline) => {
+                self.beyond = deadline;
+                self.deadlines_at_ms = now.mono_ms;
+            }
         }
         if self.is_lost {
             return;

@@ -3,7 +3,7 @@
 //! Nothing here touches the store: that writes are not durable is an alarm itself. What waits is in memory, and after a
 //! restart the alarms that stand are raised anew, so each is told at least once.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -109,7 +109,22 @@ struct Event {
     tried: bool,
 }
 
-/// What waits of one kind of alarm: one that a receiver does not take holds up no other.
+/// Which alarm it is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct About {
+    /// What needs a person.
+    pub kind: AlarmKind,
+    /// The id of the destination that it is about.
+    pub destination: Option<Arc<str>>,
+}
+
+impl From<AlarmKind> for About {
+    fn from(kind: AlarmKind) -> Self {
+        Self { kind, destination: None }
+    }
+}
+
+/// What waits of one alarm: one that a receiver does not take holds up no other.
 #[derive(Default)]
 struct Lane {
     stands: Option<Standing>,
@@ -128,7 +143,7 @@ struct State {
     generation: u64,
     /// It wants no more.
     gone: bool,
-    lanes: [Lane; AlarmKind::ALL.len()],
+    lanes: BTreeMap<About, Lane>,
 }
 
 /// What the thread wakes up for.
@@ -140,7 +155,7 @@ enum Wake {
 
 /// What became of a request.
 struct Told {
-    kind: AlarmKind,
+    about: About,
     generation: u64,
     answer: Result<Answer, SendError>,
 }
@@ -177,20 +192,20 @@ struct Data<'a> {
 
 impl Alerts {
     /// An alarm stands since this time, in Unix seconds.
-    pub fn raised(&self, env: &dyn Env, kind: AlarmKind, since: i64) {
-        self.change(env, kind, Some(since));
+    pub fn raised(&self, env: &dyn Env, about: impl Into<About>, since: i64) {
+        self.change(env, about.into(), Some(since));
     }
 
     /// Its cause is gone.
-    pub fn cleared(&self, env: &dyn Env, kind: AlarmKind) {
-        self.change(env, kind, None);
+    pub fn cleared(&self, env: &dyn Env, about: impl Into<About>) {
+        self.change(env, about.into(), None);
     }
 
-    fn change(&self, env: &dyn Env, kind: AlarmKind, since: Option<i64>) {
+    fn change(&self, env: &dyn Env, about: About, since: Option<i64>) {
         let now = env.now_ms().div_euclid(1000);
         let mut state = self.state();
         let tells = state.to.is_some();
-        let lane = state.lane(kind);
+        let lane = state.lanes.entry(about).or_default();
         let (before, is_raised) = (lane.stands, since.is_some());
         // One that stands already stands since then.
         let Some(since) = since.xor(before.map(|before| before.since)) else { return };
@@ -213,7 +228,7 @@ impl Alerts {
     pub fn delivery(&self) -> Option<Delivery> {
         let state = self.state();
         let to = state.to.as_ref()?;
-        let failing = state.lanes.iter().filter_map(|lane| lane.failing.clone()).min();
+        let failing = state.lanes.values().filter_map(|lane| lane.failing.clone()).min();
         Some(match (&to.key, failing) {
             (Err(why), _) => Delivery::WaitingForSecret(why.clone()),
             (_, Some((since, why))) => Delivery::Failing(since, why),
@@ -234,19 +249,19 @@ impl Alerts {
     /// Sends what is due, beside the lock: an answer may come at once.
     fn send(&self, shared: &Shared, outbound: &dyn Outbound, timeout: Duration) {
         let due = self.state().due(shared, timeout);
-        for (kind, generation, request) in due {
+        for (about, generation, request) in due {
             let wake = self.wake.clone();
-            outbound.send(request, Box::new(move |answer| drop(wake.send(Wake::Answer(Told { kind, generation, answer })))));
+            outbound.send(request, Box::new(move |answer| drop(wake.send(Wake::Answer(Told { about, generation, answer })))));
         }
     }
 
     /// After the stop: each kind once more, whatever its wait, for as long as that is short.
     fn try_last(&self, shared: &Shared, outbound: &dyn Outbound, awake: &Receiver<Wake>) {
         let until = Instant::now() + LAST_TRY;
-        self.state().lanes.iter_mut().for_each(|lane| lane.again_ms = 0);
+        self.state().lanes.values_mut().for_each(|lane| lane.again_ms = 0);
         loop {
             self.send(shared, outbound, LAST_TRY);
-            if !self.state().lanes.iter().any(|lane| lane.busy) {
+            if !self.state().lanes.values().any(|lane| lane.busy) {
                 return;
             }
             match awake.recv_timeout(until.saturating_duration_since(Instant::now())) {
@@ -288,20 +303,15 @@ pub(crate) fn start(shared: &Arc<Shared>) -> std::io::Result<()> {
 }
 
 impl State {
-    fn lane(&mut self, kind: AlarmKind) -> &mut Lane {
-        let place = AlarmKind::ALL.iter().position(|known| *known == kind);
-        &mut self.lanes[place.expect("every kind is in the list")]
-    }
-
     fn waiting(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.waiting.len()).sum()
+        self.lanes.values().map(|lane| lane.waiting.len()).sum()
     }
 
     /// Another receiver hears of what stands; the same one is tried again at once.
     fn configure(&mut self, env: &dyn Env, to: Option<AlertsTo>) {
         let is_same = self.to.as_ref().map(|to| &to.url) == to.as_ref().map(|to| &to.url);
         self.generation += u64::from(!is_same);
-        for lane in &mut self.lanes {
+        for lane in self.lanes.values_mut() {
             if is_same {
                 (lane.failures, lane.again_ms) = (0, 0);
                 continue;
@@ -318,16 +328,16 @@ impl State {
     }
 
     /// The next request of each kind, unless one is on its way or its wait is not over.
-    fn due(&mut self, shared: &Shared, timeout: Duration) -> Vec<(AlarmKind, u64, Outgoing)> {
+    fn due(&mut self, shared: &Shared, timeout: Duration) -> Vec<(About, u64, Outgoing)> {
         let (now_ms, generation) = (shared.env.now_ms(), self.generation);
         let Some(AlertsTo { url, allow_private, key: Ok(key) }) = self.to.as_ref().filter(|_| !self.gone) else { return Vec::new() };
         let mut due = Vec::new();
-        for (kind, lane) in AlarmKind::ALL.into_iter().zip(&mut self.lanes) {
+        for (about, lane) in &mut self.lanes {
             // A clock that was set back makes no wait longer.
             let waits = (now_ms + 1..=now_ms + RETRY_MS_MAX).contains(&lane.again_ms);
             let Some(event) = lane.waiting.front_mut().filter(|_| !lane.busy && !waits) else { continue };
             (event.tried, lane.busy) = (true, true);
-            let (body, timestamp) = (event.body(shared.business(), kind), now_ms.div_euclid(1000));
+            let (body, timestamp) = (event.body(shared.business(), about), now_ms.div_euclid(1000));
             let headers = [
                 ("content-type", "application/json".to_owned()),
                 ("webhook-id", event.id.clone()),
@@ -343,7 +353,7 @@ impl State {
                 answer_bytes_max: ANSWER_BYTES_MAX,
                 allow_private: *allow_private,
             };
-            due.push((kind, generation, request));
+            due.push((about.clone(), generation, request));
         }
         due
     }
@@ -353,7 +363,7 @@ impl State {
             return;
         }
         self.gone |= told.answer.as_ref().is_ok_and(|answer| answer.status == 410);
-        let lane = self.lane(told.kind);
+        let Some(lane) = self.lanes.get_mut(&told.about) else { return };
         lane.busy = false;
         match told.answer {
             Ok(answer) if (200..300).contains(&answer.status) => {
@@ -390,11 +400,11 @@ impl Lane {
 }
 
 impl Event {
-    fn body(&self, business: &str, kind: AlarmKind) -> Vec<u8> {
+    fn body(&self, business: &str, about: &About) -> Vec<u8> {
         let message = Message {
             r#type: if self.raised { "alarm.raised" } else { "alarm.cleared" },
             timestamp: rfc3339(self.at),
-            data: Data { business, kind, destination: None, since: rfc3339(self.since) },
+            data: Data { business, kind: about.kind, destination: about.destination.as_deref(), since: rfc3339(self.since) },
         };
         serde_json::to_vec(&message).expect("texts alone are JSON")
     }

@@ -17,7 +17,8 @@ use desist_store::{KeyRow, Read, Readers, Store, StoreError, Write};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
 
-use crate::alerts::{self, Alerts, AlertsTo};
+use crate::alerts::{self, About, Alerts, AlertsTo};
+use crate::delivery::Delivery;
 use crate::env::{Env, Outbound, random};
 use crate::index::DecisionIndex;
 use crate::intake::SignalsSeen;
@@ -291,6 +292,8 @@ pub struct Shared {
     pub notary: Notary,
     /// Who is told of alarms.
     pub alerts: Alerts,
+    /// Who is told of choices.
+    pub delivery: Delivery,
     pub(crate) outbound: Option<Arc<dyn Outbound>>,
     pub(crate) queue: Queue<Box<dyn Job>>,
     pub(crate) lookup: LookupKeys,
@@ -396,6 +399,7 @@ impl Engine {
             search: Search::default(),
             notary: Notary::new(&origin, &secrets, &options.keys),
             alerts: Alerts::default(),
+            delivery: Delivery::default(),
             secrets,
             queue: Queue::default(),
             readers,
@@ -430,7 +434,7 @@ impl Engine {
                 tracing::error!(%error, "nothing is signed any more");
                 // Intake goes on; the alarm tells that nobody can check it.
                 self.submit_blocking(Lane::Interactive, |ctx| {
-                    ctx.batch.emit(ctx.write, Fact::AlarmRaised { kind: AlarmKind::LogChanged }).map(|_| Ok(()))
+                    ctx.batch.emit(ctx.write, Fact::AlarmRaised { kind: AlarmKind::LogChanged, destination: None }).map(|_| Ok(()))
                 })?;
                 Ok(())
             }
@@ -440,6 +444,10 @@ impl Engine {
 
     /// What all threads share.
     pub fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
+    pub(crate) fn shared_arc(&self) -> &Arc<Shared> {
         &self.shared
     }
 
@@ -537,12 +545,13 @@ impl Engine {
     }
 
     /// The alarms that stand now.
-    pub fn alarms(&self) -> Vec<(AlarmKind, i64)> {
+    pub fn alarms(&self) -> Vec<(About, i64)> {
         let since = self.shared.not_durable_since.load(Ordering::Acquire) as i64;
         let not_durable = (!self.is_durable()).then_some((AlarmKind::NotDurable, since));
         let changed = self.shared.notary.failed_since().map(|since| (AlarmKind::LogChanged, since));
         let lost = self.shared.notary.witness_lost_since().map(|since| (AlarmKind::WitnessLost, since));
-        [not_durable, changed, lost].into_iter().flatten().collect()
+        let own = [not_durable, changed, lost].into_iter().flatten().map(|(kind, since)| (kind.into(), since));
+        own.chain(self.destination_alarms()).collect()
     }
 
     /// Writes the scratch row, at most once a second, and says whether that worked.
@@ -624,6 +633,8 @@ impl Engine {
     pub fn close(&self) {
         // A failure here loses a count of the day, which the alarm has already announced.
         let _ = self.record_signals();
+        // While the books can be written.
+        self.shared.delivery.stop();
         self.shared.queue.close();
         self.shared.search.stop();
         let handle = self.writer.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();

@@ -335,12 +335,12 @@ impl Notary {
                 let since = since_ms.div_euclid(1000).max(1);
                 self.witness_lost.store(since, Ordering::Release);
                 shared.alerts.raised(shared.env.as_ref(), kind, since);
-                Fact::AlarmRaised { kind }
+                Fact::AlarmRaised { kind, destination: None }
             }
             (None, Some(_)) => {
                 self.witness_lost.store(0, Ordering::Release);
                 shared.alerts.cleared(shared.env.as_ref(), kind);
-                Fact::AlarmCleared { kind }
+                Fact::AlarmCleared { kind, destination: None }
             }
             _ => return,
         };

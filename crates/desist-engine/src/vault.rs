@@ -159,6 +159,10 @@ fn context(owner: Owner, part: &[u8]) -> Vec<u8> {
             bytes.push(b'a');
             bytes.extend_from_slice(&no.to_be_bytes());
         }
+        Owner::ByHand(seq) => {
+            bytes.push(b'h');
+            bytes.extend_from_slice(&seq.to_be_bytes());
+        }
     }
     bytes
 }

@@ -51,6 +51,7 @@ struct Committed {
     verdicts: Vec<(LookupKey, Verdict)>,
     upto: u64,
     settings_changed: bool,
+    feed_changed: bool,
     profiles: ProfilesChanged,
 }
 
@@ -122,8 +123,8 @@ impl Writer {
                         profiles_changed: Vec::new(),
                     };
                     if shared.not_durable.load(Ordering::Acquire) {
-                        ctx.batch.emit(ctx.write, Fact::AlarmRaised { kind: AlarmKind::NotDurable })?;
-                        ctx.batch.emit(ctx.write, Fact::AlarmCleared { kind: AlarmKind::NotDurable })?;
+                        ctx.batch.emit(ctx.write, Fact::AlarmRaised { kind: AlarmKind::NotDurable, destination: None })?;
+                        ctx.batch.emit(ctx.write, Fact::AlarmCleared { kind: AlarmKind::NotDurable, destination: None })?;
                     }
                     for job in jobs.iter_mut() {
                         job.run(&mut ctx)?;
@@ -132,6 +133,7 @@ impl Writer {
                     committed.profiles = std::mem::take(&mut ctx.profiles_changed);
                     let changes = desist_store::commit(write, &mut batch)?;
                     committed.upto = batch.counters.entries;
+                    committed.feed_changed = !changes.parties.is_empty();
                     let own = changes.identifiers.iter().map(|(no, _, verdict)| (*no, *verdict));
                     for (no, verdict) in own.chain(changes.verdicts.iter().copied()) {
                         let (key, ..) =
@@ -168,6 +170,9 @@ impl Writer {
             shared.purposes.store(Arc::new(purposes));
         }
         shared.applied.send_replace(committed.upto);
+        if committed.feed_changed {
+            shared.delivery.changed();
+        }
         if shared.not_durable.swap(false, Ordering::AcqRel) {
             tracing::info!("writes are durable again");
             shared.alerts.cleared(shared.env.as_ref(), AlarmKind::NotDurable);

@@ -85,6 +85,7 @@ struct Fold {
     keys: BTreeMap<u32, (Role, bool)>,
     purposes: BTreeMap<u32, (Digest, Model)>,
     imports: Vec<(u64, Digest, ImportRow)>,
+    by_hand: BTreeSet<u64>,
 }
 
 impl Fold {
@@ -105,6 +106,7 @@ impl Fold {
                 }
             }
             Fact::PurposeDeclared { bit, name, model } => drop(self.purposes.insert(*bit, (*name, *model))),
+            Fact::ToldByHand { .. } => drop(self.by_hand.insert(entry.seq)),
             Fact::ImportFinished { import, rows, accepted, refused, .. } => {
                 let row = ImportRow { rows: *rows, accepted: *accepted, refused: *refused, finished: true };
                 self.imports.push((entry.seq, *import, row));
@@ -195,7 +197,7 @@ fn check_tiles(read: &mut dyn Read, leaves: &[Hash], problems: &mut Problems) ->
 }
 
 fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, problems: &mut Problems) -> Result<(), StoreError> {
-    let Fold { memory, requests, profiles, .. } = fold;
+    let Fold { memory, requests, profiles, by_hand, .. } = fold;
     let known = |last: Option<u64>, counted: u64, table: &str| {
         (last.unwrap_or(0) > counted).then(|| format!("coordinator: the log names {table} above {counted}, its last"))
     };
@@ -284,6 +286,11 @@ fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, prob
         Row::Vault(Owner::PrivacyRequest(no)) => {
             if !privacy_requests.remove(&no) {
                 problems.add(format!("vault: the item of privacy request {no} has no request"));
+            }
+        }
+        Row::Vault(Owner::ByHand(seq)) => {
+            if !by_hand.remove(&seq) {
+                problems.add(format!("vault: the item of entry {seq}, about a destination told by hand, is of no such entry"));
             }
         }
         Row::Vault(Owner::Request(id)) => {

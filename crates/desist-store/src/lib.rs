@@ -146,6 +146,8 @@ pub enum Owner {
     Request(RequestId),
     /// What one privacy request of the Campaign API is about.
     PrivacyRequest(u64),
+    /// Who told a destination by hand, and the evidence of it: the entry that recorded it.
+    ByHand(u64),
 }
 
 /// Sealed data: useless without the master key, gone with its data key.

@@ -223,7 +223,34 @@ pub enum News {
     AlarmCleared(Alarm),
 }
 
+impl Assurance {
+    /// What is known where there are no books yet.
+    pub fn without_books(need: Need) -> Self {
+        match need {
+            Need::Nothing => Self::NotNeeded,
+            Need::Unreachable => Self::Unreachable,
+            Need::Message => Self::At(Level::Queued),
+        }
+    }
+}
+
+impl Reason {
+    /// The connector's code.
+    pub fn code(self) -> Option<u16> {
+        match self {
+            Self::Item(code) | Self::Rejected(code) | Self::Job(code) => Some(code),
+            _ => None,
+        }
+    }
+}
+
 impl Saved {
+    /// Whether any of so many patrols has a round under way for more than `every_ms`: what it is to say again was not said in that time.
+    pub fn is_overdue(&self, patrols: usize, every_ms: u64, now_unix_ms: i64) -> bool {
+        let is_late = |patrol: &SavedPatrol| now_unix_ms.saturating_sub(patrol.began_unix_ms) > every_ms.try_into().unwrap_or(i64::MAX);
+        self.head.patrols.len() < patrols || self.head.patrols.iter().any(is_late)
+    }
+
     /// The books after a store step, and what is new in them. The news are facts of the same store step, so each is
     /// there exactly once, even if the step is tried again or the driver dies after it.
     pub fn apply(&mut self, delta: Delta) -> Vec<News> {

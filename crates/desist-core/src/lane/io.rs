@@ -203,6 +203,9 @@ pub enum Input {
     TryNow,
     /// An operator wants dead letters tried again, as many as may be parked.
     Replay(Replay),
+    /// Beginning and end of the earliest deadline of whatever is behind the feed's page that was read last, in Unix milliseconds: the
+    /// alarms count it too.
+    Beyond(Option<(i64, i64)>),
 }
 
 /// One target of a call.

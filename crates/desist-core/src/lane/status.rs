@@ -156,7 +156,7 @@ impl Lane {
         // A later message has the deadline of one that it stands for.
         let waiting = |job: &'a super::Job| job.targets.iter().filter(|(target, _)| !job.superseded.contains(target));
         let jobs = self.books.jobs.values().flat_map(waiting).map(|(_, waiting)| (waiting.since_unix_ms, waiting.due_unix_ms));
-        working.chain(parked).chain(jobs).filter(|(since, due)| due > since)
+        working.chain(parked).chain(jobs).chain(self.beyond).filter(|(since, due)| due > since)
     }
 
     pub(super) fn alarms(&mut self, now: Now) {

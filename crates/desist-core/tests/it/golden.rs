@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use desist_core::fact::{Actor, Channel, Digest, ENTRY_VERSION, Entry, EntryError, Fact, IdRef, Refusal, RequestId, RequestKind, Role};
+use desist_core::fact::{
+    Actor, AlarmKind, Channel, Digest, ENTRY_VERSION, Entry, EntryError, Fact, IdRef, Refusal, RequestId, RequestKind, Role,
+};
 use desist_core::identifier::Kind;
 use desist_core::mark::{IdentifierNo, SubjectNo};
 use desist_core::purpose::{Model, PurposeSet};
@@ -13,7 +15,7 @@ const FORMAT: &str = include_str!("../../../../docs/entry-format.md");
 
 /// Every type of fact. A new one fails to compile here until the list, the golden file and the
 /// description have it.
-const TYPES: [&str; 18] = [
+const TYPES: [&str; 24] = [
     "log_opened",
     "purpose_declared",
     "key_created",
@@ -32,6 +34,12 @@ const TYPES: [&str; 18] = [
     "alarm_raised",
     "alarm_cleared",
     "key_rotated",
+    "destination_declared",
+    "caught_up",
+    "destination_paused",
+    "destination_resumed",
+    "dead_letters_replayed",
+    "told_by_hand",
 ];
 
 fn type_of(fact: &Fact) -> &'static str {
@@ -54,6 +62,12 @@ fn type_of(fact: &Fact) -> &'static str {
         Fact::AlarmRaised { .. } => 15,
         Fact::AlarmCleared { .. } => 16,
         Fact::KeyRotated { .. } => 17,
+        Fact::DestinationDeclared { .. } => 18,
+        Fact::CaughtUp { .. } => 19,
+        Fact::DestinationPaused { .. } => 20,
+        Fact::DestinationResumed { .. } => 21,
+        Fact::DeadLettersReplayed { .. } => 22,
+        Fact::ToldByHand { .. } => 23,
     }]
 }
 
@@ -86,6 +100,7 @@ fn every_word_of_every_enum_is_in_the_file() {
     all.extend(words([RequestKind::OptOut, RequestKind::Limit].iter().map(|one| json(one)).collect()));
     all.extend(words([Role::Admin, Role::Writer, Role::Reader, Role::Auditor].iter().map(|one| json(one)).collect()));
     all.extend(words([Refusal::WholeRecord, Refusal::NotOwn, Refusal::Policy].iter().map(|one| json(one)).collect()));
+    all.extend(words(AlarmKind::ALL.iter().map(|one| json(one)).collect()));
     all.extend(words([Model::OptOut, Model::OptIn].iter().map(|one| json(one)).collect()));
     all.extend(words([Actor::Local, Actor::Consumer, Actor::Key(7)].iter().map(|one| json(one)).collect()));
     for word in all {

@@ -107,4 +107,10 @@ pub trait Transport: Send + Sync {
 
     /// Whether it could write this message: an identifier is known that the destination takes, in a form that it takes.
     fn reaches(&self, message: &Message) -> bool;
+
+    /// The destination's own code behind a number in a report, as far as this process saw it.
+    fn reason(&self, code: u16) -> Option<String> {
+        let _ = code;
+        None
+    }
 }

@@ -167,14 +167,14 @@ fn a_silent_witness_delays_nothing_and_becomes_an_alarm_until_it_is_back() {
         signed(&engine);
     }
     until("the alarm", || engine.alarms() == [(AlarmKind::WitnessLost, since)]);
-    until("its fact", || log(&engine).iter().any(|entry| matches!(entry.fact, Fact::AlarmRaised { kind: AlarmKind::WitnessLost })));
+    until("its fact", || log(&engine).iter().any(|entry| matches!(entry.fact, Fact::AlarmRaised { kind: AlarmKind::WitnessLost, .. })));
     world.put("w.example/1", Host::Witness(Arc::clone(real)));
     // A failure from before may be taken in after the clock moved, so it moves until the witness is asked.
     until("no alarm", || {
         home.env.advance(61);
         engine.alarms().is_empty()
     });
-    until("its fact", || log(&engine).iter().any(|entry| matches!(entry.fact, Fact::AlarmCleared { kind: AlarmKind::WitnessLost })));
+    until("its fact", || log(&engine).iter().any(|entry| matches!(entry.fact, Fact::AlarmCleared { kind: AlarmKind::WitnessLost, .. })));
     until("cosigned", || is_cosigned(&engine, &[real.verifier()]));
     engine.close();
 }

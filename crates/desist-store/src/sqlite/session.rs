@@ -213,6 +213,7 @@ fn owner_sql(owner: Owner) -> (&'static str, ToSqlOutput<'static>) {
         Owner::Profile(subject) => ("profile", (subject.0 as i64).into()),
         Owner::Request(id) => ("request", id.to_string().into()),
         Owner::PrivacyRequest(no) => ("privacy_request", (no as i64).into()),
+        Owner::ByHand(seq) => ("by_hand", (seq as i64).into()),
     }
 }
 
@@ -632,6 +633,7 @@ impl Read for Session<'_> {
             Ok(Row::Vault(match row.get_ref(1)?.as_str()? {
                 "profile" => Owner::Profile(SubjectNo(row.get(2)?)),
                 "privacy_request" => Owner::PrivacyRequest(row.get(2)?),
+                "by_hand" => Owner::ByHand(row.get(2)?),
                 _ => Owner::Request(row.get::<_, Name<_>>(2)?.0),
             }))
         })

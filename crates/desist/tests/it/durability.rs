@@ -388,7 +388,7 @@ fn a_full_disk_refuses_intake_and_passes_by_itself() {
     assert!(alarms.len() >= 2 * rounds, "{} alarm facts in {rounds} rounds", alarms.len());
     for pair in alarms.chunks(2) {
         assert!(
-            matches!(pair, [Fact::AlarmRaised { kind: AlarmKind::NotDurable }, Fact::AlarmCleared { kind: AlarmKind::NotDurable }]),
+            matches!(pair, [Fact::AlarmRaised { kind: AlarmKind::NotDurable, .. }, Fact::AlarmCleared { kind: AlarmKind::NotDurable, .. }]),
             "{pair:?}"
         );
     }
