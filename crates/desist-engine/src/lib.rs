@@ -2,6 +2,7 @@
 //! keys, the vault and the decision index. Clock and entropy come in through [`env::Env`].
 
 pub mod alerts;
+pub mod clear;
 pub mod delivery;
 pub mod engine;
 pub mod env;

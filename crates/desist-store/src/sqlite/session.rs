@@ -213,6 +213,7 @@ fn owner_sql(owner: Owner) -> (&'static str, ToSqlOutput<'static>) {
         Owner::Profile(subject) => ("profile", (subject.0 as i64).into()),
         Owner::Request(id) => ("request", id.to_string().into()),
         Owner::PrivacyRequest(no) => ("privacy_request", (no as i64).into()),
+        Owner::Identifier(no) => ("identifier", (no.0 as i64).into()),
     }
 }
 
@@ -444,6 +445,11 @@ impl Read for Session<'_> {
         })
     }
 
+    fn vault_identifiers(&mut self, after: IdentifierNo, limit: usize) -> Result<Vec<IdentifierNo>, StoreError> {
+        let sql = "SELECT owner FROM vault WHERE owner_kind = 'identifier' AND owner > ? ORDER BY owner LIMIT ?";
+        self.all(sql, params![after.0, limit], |row| row.get(0).map(IdentifierNo))
+    }
+
     fn profile(&mut self, subject: SubjectNo) -> Result<Option<ProfileRow>, StoreError> {
         self.one("SELECT created_ms, modified_ms, opt_out_ended_ms FROM profile WHERE subject = ?", [subject.0], profile)
     }
@@ -632,6 +638,7 @@ impl Read for Session<'_> {
             Ok(Row::Vault(match row.get_ref(1)?.as_str()? {
                 "profile" => Owner::Profile(SubjectNo(row.get(2)?)),
                 "privacy_request" => Owner::PrivacyRequest(row.get(2)?),
+                "identifier" => Owner::Identifier(IdentifierNo(row.get(2)?)),
                 _ => Owner::Request(row.get::<_, Name<_>>(2)?.0),
             }))
         })

@@ -132,9 +132,9 @@ CREATE TABLE privacy_request (
   modified_ms INTEGER NOT NULL
 ) STRICT;
 
--- Sealed data. `owner` is the number of a subject or privacy request, or the id of a request.
+-- Sealed data. `owner` is the number of a subject, privacy request or identifier, or the id of a request.
 CREATE TABLE vault (
-  owner_kind TEXT NOT NULL CHECK (owner_kind IN ('profile', 'request', 'privacy_request')),
+  owner_kind TEXT NOT NULL CHECK (owner_kind IN ('profile', 'request', 'privacy_request', 'identifier')),
   owner ANY NOT NULL,
   wrapped_key BLOB NOT NULL,
   ciphertext BLOB NOT NULL,
