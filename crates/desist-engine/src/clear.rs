@@ -7,8 +7,9 @@
 
 use desist_core::fact::{Entry, Fact};
 use desist_core::identifier::{Identifier, Kind, NormalForm};
-use desist_core::lookup::LookupKey;
+use desist_core::lookup::{LookupKey, LookupKeys};
 use desist_core::mark::IdentifierNo;
+use desist_core::rules;
 use desist_store::{Owner, Read, Sealed, StoreError};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -31,6 +32,11 @@ impl Given {
     /// What it is.
     pub fn kind(&self) -> Kind {
         self.identifier.kind
+    }
+
+    /// Where the identifier is found, if it was given in clear.
+    pub(crate) fn key_of_text(&self, lookup: &LookupKeys) -> Option<LookupKey> {
+        self.text.is_some().then(|| lookup.key_of(&self.identifier))
     }
 }
 
@@ -60,7 +66,9 @@ impl Kept {
     fn open(vault: &Vault, no: IdentifierNo, sealed: &Sealed) -> Result<Self, CannotOpen> {
         let plain = vault.open(Owner::Identifier(no), sealed)?;
         match plain.split_first() {
-            Some((&TEXT, text)) => std::str::from_utf8(text).map(|text| Self::Text(Zeroizing::new(text.to_owned()))).map_err(|_| CannotOpen),
+            Some((&TEXT, text)) => {
+                std::str::from_utf8(text).map(|text| Self::Text(Zeroizing::new(text.to_owned()))).map_err(|_| CannotOpen)
+            }
             Some((&SHA256, digest)) => digest.try_into().map(Self::Sha256).map_err(|_| CannotOpen),
             _ => Err(CannotOpen),
         }
@@ -93,6 +101,62 @@ pub fn known(read: &mut dyn Read, shared: &Shared, no: IdentifierNo) -> Result<O
     from_evidence(read, shared, no, kind, &key)
 }
 
+/// Keeps what was given of those identifiers that destinations are told of, as far as it was not known before. Whoever can be told of with
+/// it gets a new place among the changes. Called in the transaction of the command that names the identifiers, after it.
+pub fn keep(ctx: &mut Ctx<'_>, given: &[Given]) -> Result<(), StoreError> {
+    if given.is_empty() {
+        return Ok(());
+    }
+    let shared = ctx.shared;
+    let policy = shared.policy.load();
+    for Given { identifier, text } in given {
+        if !policy.kinds_told.contains(&identifier.kind) {
+            continue;
+        }
+        let key = shared.lookup.key_of(identifier);
+        let Some(no) = ctx.batch.find(ctx.write, &key)? else { continue };
+        let owner = Owner::Identifier(no);
+        if let Some(sealed) = ctx.write.vault_get(owner)? {
+            // What is damaged, or was kept of something else, is of no use to anybody and is replaced.
+            match Kept::open(&shared.vault, no, &sealed).ok().and_then(|kept| kept.known(shared, identifier.kind, &key)) {
+                Some(known) if known.text.is_some() || text.is_none() => continue,
+                _ => {}
+            }
+        }
+        let (tag, value) = match text {
+            Some(text) => (TEXT, text.as_str().as_bytes()),
+            None => (SHA256, identifier.digest.as_slice()),
+        };
+        let plain = Zeroizing::new([&[tag], value].concat());
+        ctx.write.vault_put(owner, &shared.vault.seal(owner, &plain, shared.env.as_ref()))?;
+        ctx.batch.touch(no);
+    }
+    Ok(())
+}
+
+/// Shreds what is kept of those identifiers that nobody holds any more and to which nothing is denied: no destination has to be told of
+/// them again. Called whenever holds ended, also if no kind is told any more.
+pub(crate) fn forget(ctx: &mut Ctx<'_>, ended: &[IdentifierNo]) -> Result<(), StoreError> {
+    for no in ended {
+        let owner = Owner::Identifier(*no);
+        if ctx.write.vault_get(owner)?.is_some()
+            && ctx.batch.graph().identifier(ctx.write, *no)?.is_none_or(|row| row.holders == 0 && row.line.denied().is_empty())
+        {
+            ctx.write.vault_shred(owner)?;
+        }
+    }
+    Ok(())
+}
+
+/// The numbers of those of the identifiers that are known.
+pub(crate) fn numbers(ctx: &mut Ctx<'_>, named: &[rules::Named]) -> Result<Vec<IdentifierNo>, StoreError> {
+    let mut numbers = Vec::with_capacity(named.len());
+    for one in named {
+        numbers.extend(ctx.batch.find(ctx.write, &one.key)?);
+    }
+    Ok(numbers)
+}
+
 /// The part of a request's evidence that is relied on: the member `identifiers`, as the callers of [`crate::intake::request`] write it.
 #[derive(Deserialize)]
 struct Evidence {
@@ -111,13 +175,7 @@ enum Named {
 
 /// Looks for the identifier in the evidence of the request by which it was marked last, for those who were named before a destination
 /// took their kind.
-fn from_evidence(
-    read: &mut dyn Read,
-    shared: &Shared,
-    no: IdentifierNo,
-    kind: Kind,
-    key: &LookupKey,
-) -> Result<Option<Known>, StoreError> {
+fn from_evidence(read: &mut dyn Read, shared: &Shared, no: IdentifierNo, kind: Kind, key: &LookupKey) -> Result<Option<Known>, StoreError> {
     let row = read.identifier(no)?;
     let Some(seq) = row.and_then(|row| row.line.marks().iter().map(|held| held.mark.seq).max()) else { return Ok(None) };
     let Some((_, bytes)) = read.entries(seq..seq + 1)?.pop() else { return Ok(None) };
