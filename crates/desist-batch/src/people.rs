@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::{self, Cursor, Read};
 
 use csv::{ByteRecord, ReaderBuilder, Terminator};
-use desist_core::identifier::{Identifier, IdentifierError, Kind};
+use desist_core::identifier::{Identifier, IdentifierError, Kind, NormalForm};
 use sha2::{Digest as _, Sha256};
 
 use crate::columns::{Column, Columns};
@@ -132,6 +132,9 @@ pub struct Row {
     pub lines: u64,
     /// Whom it names.
     pub named: Result<Vec<Identifier>, RowError>,
+    /// The normal form of each of them whose kind was [asked for](People::with_texts_of) and that the file has in clear. Empty where
+    /// nothing was asked for.
+    pub texts: Vec<Option<NormalForm>>,
     /// What else it should name but does not, if it names somebody.
     pub left_out: Vec<(Kind, CellError)>,
 }
@@ -178,6 +181,7 @@ pub struct People<R: Read> {
     width: usize,
     rows: u64,
     row: ByteRecord,
+    texts_of: Vec<Kind>,
 }
 
 impl<R: Read> People<R> {
@@ -213,10 +217,16 @@ impl<R: Read> People<R> {
             width: header.len(),
             rows: 0,
             row: ByteRecord::new(),
+            texts_of: Vec::new(),
         };
         people.advance()?;
         people.rows = 0;
         Ok(people)
+    }
+
+    /// Also gives the normal forms of these kinds.
+    pub fn with_texts_of(self, kinds: &[Kind]) -> Self {
+        Self { texts_of: kinds.to_vec(), ..self }
     }
 
     /// What stands between cells.
@@ -277,7 +287,7 @@ impl<R: Read> People<R> {
     #[expect(clippy::should_implement_trait, reason = "an error is the end of the file, not an item")]
     pub fn next(&mut self) -> Result<Option<Row>, FileError> {
         let Some((line, lines)) = self.advance()? else { return Ok(None) };
-        let mut row = Row { line, lines, named: Err(RowError::Nobody), left_out: Vec::new() };
+        let mut row = Row { line, lines, named: Err(RowError::Nobody), texts: Vec::new(), left_out: Vec::new() };
         if self.row.len() != self.width {
             row.named = Err(RowError::Width { cells: self.row.len(), header: self.width });
             return Ok(Some(row));
@@ -285,7 +295,12 @@ impl<R: Read> People<R> {
         let mut named = Vec::with_capacity(self.columns.len());
         for (place, column) in &self.columns {
             match identifier(&self.row[*place], column) {
-                Some(Ok(identifier)) => named.push(identifier),
+                Some(Ok((identifier, text))) => {
+                    named.push(identifier);
+                    if !self.texts_of.is_empty() {
+                        row.texts.push(text.filter(|_| self.texts_of.contains(&column.kind)));
+                    }
+                }
                 Some(Err(error)) => row.left_out.push((column.kind, error)),
                 None => {}
             }
@@ -384,16 +399,16 @@ fn describe(names: &[String]) -> String {
 }
 
 /// The identifier in a cell; none if it is empty.
-fn identifier(cell: &[u8], column: &Column) -> Option<Result<Identifier, CellError>> {
+fn identifier(cell: &[u8], column: &Column) -> Option<Result<(Identifier, Option<NormalForm>), CellError>> {
     let Ok(text) = std::str::from_utf8(cell) else { return Some(Err(CellError::NotUtf8)) };
     let text = text.trim();
     if text.is_empty() {
         return None;
     }
     let identifier = if column.sha256 {
-        Identifier::from_sha256_hex(column.kind, text)
+        Identifier::from_sha256_hex(column.kind, text).map(|identifier| (identifier, None))
     } else {
-        Identifier::from_value(column.kind, text).map(|(identifier, _)| identifier)
+        Identifier::from_value(column.kind, text).map(|(identifier, text)| (identifier, Some(text)))
     };
     Some(identifier.map_err(CellError::from))
 }

@@ -68,6 +68,8 @@ pub struct Graph {
     /// Changed rows, each with the last entry that changed it.
     dirty_identifiers: BTreeMap<IdentifierNo, u64>,
     dirty_subjects: BTreeMap<SubjectNo, u64>,
+    /// Identifiers whose parties are among the changes although no entry changed them.
+    touched: BTreeMap<IdentifierNo, u64>,
     /// The entry that is being applied.
     seq: u64,
 }
@@ -440,6 +442,19 @@ impl Graph {
         Ok(())
     }
 
+    /// Puts whoever is told of an identifier among the changes, as of entry `seq`, although nothing was said of them.
+    pub fn touch_parties(&mut self, no: IdentifierNo, seq: u64) {
+        keep_last(&mut self.touched, no, seq);
+    }
+
+    /// Whom destinations are told about when it is about this identifier.
+    fn parties<R: Records + ?Sized>(&mut self, records: &mut R, no: IdentifierNo) -> Result<Vec<Party>, R::Error> {
+        Ok(match self.identifier(records, no)? {
+            Some(row) if row.holders > 0 && !row.shared => self.holders(records, no)?.into_iter().map(Party::Subject).collect(),
+            _ => vec![Party::Identifier(no)],
+        })
+    }
+
     /// What the batch changed, with every verdict that it may have changed. Empties the graph's
     /// memory of changes but keeps the rows.
     pub fn changes<R: Records + ?Sized>(&mut self, records: &mut R) -> Result<Changes, R::Error> {
@@ -466,19 +481,21 @@ impl Graph {
         let mut parties: BTreeMap<Party, u64> = dirty_subjects.iter().map(|(no, seq)| (Party::Subject(*no), *seq)).collect();
         for (no, seq) in affected {
             let verdict = self.verdict(records, no)?;
-            let row = &self.identifiers[&no];
-            let told = if row.holders == 0 || row.shared {
-                vec![Party::Identifier(no)]
-            } else {
-                self.holders(records, no)?.into_iter().map(Party::Subject).collect()
-            };
-            for party in told {
+            for party in self.parties(records, no)? {
                 keep_last(&mut parties, party, seq);
             }
             if dirty_identifiers.contains_key(&no) {
                 changes.identifiers.push((no, self.identifiers[&no].clone(), verdict));
             } else {
                 changes.verdicts.push((no, verdict));
+            }
+        }
+        for (no, seq) in std::mem::take(&mut self.touched) {
+            // One that was only named in an opt-in's first step is nobody yet, and not in the log.
+            if self.identifier(records, no)?.is_some_and(|row| row.holders > 0 || !row.line.is_empty()) {
+                for party in self.parties(records, no)? {
+                    keep_last(&mut parties, party, seq);
+                }
             }
         }
         changes.parties = parties.into_iter().collect();

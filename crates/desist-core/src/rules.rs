@@ -177,6 +177,12 @@ impl Batch {
         self.graph.changes(records)
     }
 
+    /// Puts whoever destinations are told about when it is about this identifier among the changes, as of the last entry: what they can
+    /// be told with is new, though nothing was said of them.
+    pub fn touch(&mut self, no: IdentifierNo) {
+        self.graph.touch_parties(no, self.counters.entries);
+    }
+
     /// The identifier under a key, if it is known.
     pub fn find<R: Records + ?Sized>(&self, records: &mut R, key: &LookupKey) -> Result<Option<IdentifierNo>, R::Error> {
         match self.new_identifiers.get(key) {

@@ -1,6 +1,6 @@
 //! The engine: opens a store, owns the writer thread, answers questions from memory.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use desist_core::decision::{self, Context, Decision, Reason, Verdict};
 use desist_core::fact::{AlarmKind, Digest, Fact, RequestId, Role};
-use desist_core::identifier::{Identifier, Kind};
+use desist_core::identifier::{Identifier, Kind, NormalForm};
 use desist_core::lookup::{LookupKeys, Pepper};
 use desist_core::purpose::{BUILT_IN, FIRST_DECLARED_BIT, Model, PurposeSet, Purposes};
 use desist_core::rules::{Batch, Named, Refused};
@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 use tokio::sync::{oneshot, watch};
 
 use crate::alerts::{self, About, Alerts, AlertsTo};
+use crate::clear::Given;
 use crate::delivery::Delivery;
 use crate::env::{Env, Outbound, random};
 use crate::index::DecisionIndex;
@@ -52,6 +53,8 @@ pub struct Policy {
     pub witnesses: Vec<WitnessAt>,
     /// Who is told of alarms.
     pub alerts: Option<AlertsTo>,
+    /// The kinds of identifier that some destination takes. Of the others nothing is kept.
+    pub kinds_told: BTreeSet<Kind>,
 }
 
 /// Opens the store again after it failed.
@@ -508,6 +511,13 @@ impl Engine {
         Named { kind: identifier.kind, key: self.shared.lookup.key_of(identifier) }
     }
 
+    /// What a caller gave of an identifier, for the command that names it to [keep](crate::clear::keep); none if no destination takes its
+    /// kind.
+    pub fn given(&self, identifier: Identifier, text: Option<NormalForm>) -> Option<Given> {
+        let told = self.shared.policy.load().kinds_told.contains(&identifier.kind);
+        told.then(|| text.map_or_else(|| identifier.into(), |text| (identifier, text).into()))
+    }
+
     /// Decides from memory.
     pub fn decide(&self, purpose: PurposeSet, named: &[Named], context: Context) -> Decided {
         let shared = &self.shared;
@@ -605,7 +615,11 @@ impl Engine {
                 Ok(Ok(()))
             })?;
         }
-        self.shared.policy.store(Arc::new(policy.clone()));
+        let before = self.shared.policy.swap(Arc::new(policy.clone()));
+        if before.kinds_told != policy.kinds_told {
+            // What those identifiers are has to be looked at once more.
+            self.shared.signals_seen.clear();
+        }
         if self.shared.outbound.is_some() {
             self.shared.alerts.configure(self.shared.env.as_ref(), policy.alerts.clone());
         }

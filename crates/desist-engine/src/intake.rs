@@ -12,6 +12,7 @@ use desist_store::{ImportRow, Owner, Remembered, RequestRow, Status, StoreError}
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 
+use crate::clear::{self, Given};
 use crate::engine::{Ctx, Engine, Refusal, is_recorded_for_signals};
 use crate::env::random;
 use crate::queue::Lane;
@@ -36,8 +37,11 @@ pub struct NewRequest {
     pub acted_at: Option<i64>,
     /// Who entered it.
     pub by: Actor,
-    /// What the caller gave, as JSON, for the vault. Empty: nothing is kept.
+    /// What the caller gave, as JSON, for the vault. Empty: nothing is kept. Destinations may have to be told of identifiers by what
+    /// stands here, see [`clear::known`]: the member `identifiers`, a list of objects with `kind` and `value` or `sha256`.
     pub evidence: Vec<u8>,
+    /// What the identifiers are.
+    pub given: Vec<Given>,
 }
 
 impl std::fmt::Debug for NewRequest {
@@ -160,6 +164,7 @@ pub fn record(ctx: &mut Ctx<'_>, new: &NewRequest, subject: Option<SubjectNo>) -
         unreached: recorded.unreached,
     };
     ctx.write.put_request(&row)?;
+    clear::keep(ctx, &new.given)?;
     Ok(Ok(Accepted {
         id,
         awaiting: row.status == Status::AwaitingConfirmation,
@@ -211,14 +216,21 @@ pub struct Linked {
 }
 
 /// States that identifiers are one person's.
-pub fn link(ctx: &mut Ctx<'_>, named: &[Named], by: Actor) -> Outcome<Linked> {
+pub fn link(ctx: &mut Ctx<'_>, named: &[Named], given: &[Given], by: Actor) -> Outcome<Linked> {
     let outcome = ctx.batch.link(ctx.write, named, by)?;
+    if outcome.is_ok() {
+        clear::keep(ctx, given)?;
+    }
     Ok(linked(ctx, outcome))
 }
 
 /// States that they are not any more.
 pub fn unlink(ctx: &mut Ctx<'_>, named: &[Named], by: Actor) -> Outcome<Linked> {
     let outcome = ctx.batch.unlink(ctx.write, named, by)?;
+    if let Ok(Some(_)) = outcome {
+        let ended = clear::numbers(ctx, named)?;
+        clear::forget(ctx, &ended)?;
+    }
     Ok(linked(ctx, outcome))
 }
 
@@ -241,6 +253,8 @@ pub struct ImportChunk {
     pub rows: u64,
     /// The rows that can be read.
     pub people: Vec<Vec<Named>>,
+    /// What the identifiers of these rows are.
+    pub given: Vec<Given>,
     /// What to deny.
     pub purposes: PurposeSet,
     /// When the people opted out, if the file is known to be of one day, in Unix seconds.
@@ -313,6 +327,7 @@ pub fn import(ctx: &mut Ctx<'_>, chunk: &ImportChunk) -> Outcome<ImportProgress>
         }
         row.accepted += 1;
     }
+    clear::keep(ctx, &chunk.given)?;
     row.rows += chunk.rows;
     row.refused += chunk.rows - chunk.people.len() as u64;
     if chunk.last {
@@ -327,7 +342,7 @@ pub fn import(ctx: &mut Ctx<'_>, chunk: &ImportChunk) -> Outcome<ImportProgress>
 impl Engine {
     /// A signal came with a decision. Where an account or a device is named it is recorded, once,
     /// behind the answer; a full queue only means that the signal is honoured again next time.
-    pub fn note_signal(&self, named: &[Named], context: Context, by: Actor) {
+    pub fn note_signal(&self, named: &[Named], given: &[Given], context: Context, by: Actor) {
         if !context.gpc {
             return;
         }
@@ -335,10 +350,13 @@ impl Engine {
         // Who is denied already is looked at once: it may be the word of an API client alone, which that
         // client could end, and the consumer's own must stand then.
         let denied = |one: &Named| self.verdict(one).denied.contains(PurposeSet::GPC);
-        if named.iter().all(|one| denied(one) && self.shared().signals_seen.contains(&one.key)) {
+        let given: Vec<Given> = given.iter().filter(|one| is_recorded_for_signals(one.kind())).cloned().collect();
+        // What an identifier is may be new although its signal is not.
+        let mut looked: Vec<_> = named.iter().map(|one| (one.key, false)).collect();
+        looked.extend(given.iter().filter_map(|one| one.key_of_text(&self.shared().lookup)).map(|key| (key, true)));
+        if named.iter().all(denied) && looked.iter().all(|one| self.shared().signals_seen.contains(one)) {
             return;
         }
-        let keys: Vec<_> = named.iter().map(|one| one.key).collect();
         let taken = self.submit_and_forget(Lane::Bulk, move |ctx| {
             let mut known = true;
             for one in &named {
@@ -353,13 +371,14 @@ impl Engine {
                     acted_at: None,
                     by,
                     evidence: Vec::new(),
+                    given: given.clone(),
                 };
                 return Ok(request(ctx, &new)?.map(|_| ()));
             }
-            Ok(Ok(()))
+            clear::keep(ctx, &given).map(Ok)
         });
         if taken {
-            self.shared().signals_seen.insert(&keys);
+            self.shared().signals_seen.insert(&looked);
         }
     }
 }
@@ -383,25 +402,29 @@ fn said_by_other_than_api(ctx: &mut Ctx<'_>, one: &Named) -> Result<bool, StoreE
 /// only costs another look.
 const SIGNALS_SEEN_MAX: usize = 65_536;
 
-/// The identifiers whose signal was handed to the writer in this run.
+/// The identifiers whose signal was handed to the writer in this run, and those that were given in clear with it.
 #[derive(Default)]
-pub struct SignalsSeen(std::sync::Mutex<std::collections::HashSet<LookupKey>>);
+pub struct SignalsSeen(std::sync::Mutex<std::collections::HashSet<(LookupKey, bool)>>);
 
 impl SignalsSeen {
-    fn lock(&self) -> std::sync::MutexGuard<'_, std::collections::HashSet<LookupKey>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, std::collections::HashSet<(LookupKey, bool)>> {
         // A set is whole at every point where a panic could happen.
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    fn contains(&self, key: &LookupKey) -> bool {
-        self.lock().contains(key)
+    pub(crate) fn clear(&self) {
+        self.lock().clear();
     }
 
-    fn insert(&self, keys: &[LookupKey]) {
+    fn contains(&self, one: &(LookupKey, bool)) -> bool {
+        self.lock().contains(one)
+    }
+
+    fn insert(&self, looked: &[(LookupKey, bool)]) {
         let mut seen = self.lock();
-        if seen.len() + keys.len() > SIGNALS_SEEN_MAX {
+        if seen.len() + looked.len() > SIGNALS_SEEN_MAX {
             seen.clear();
         }
-        seen.extend(keys);
+        seen.extend(looked);
     }
 }

@@ -10,6 +10,7 @@ use desist_core::rules::{ApiOptIn, Named};
 use desist_store::{Owner, ProfileRow, Read, Sealed, StoreError};
 use zeroize::Zeroizing;
 
+use crate::clear::{self, Given};
 use crate::engine::{Ctx, Refusal, Shared};
 use crate::intake::{self, Accepted, NewRequest, Outcome};
 use crate::search;
@@ -49,6 +50,8 @@ pub struct NewProfile {
     pub opt_out: bool,
     /// Evidence of that opt-out, for the vault.
     pub evidence: Vec<u8>,
+    /// What the identifiers among the attributes are.
+    pub given: Vec<Given>,
     /// Which key.
     pub by: Actor,
 }
@@ -65,6 +68,8 @@ pub struct Merged {
     pub email: Option<Named>,
     /// Whether any attribute differs.
     pub changed: bool,
+    /// What the identifiers from now on are.
+    pub given: Vec<Given>,
 }
 
 /// What a change says about the opt-out.
@@ -188,7 +193,7 @@ pub(crate) fn with_choice(read: &mut dyn Read, found: Found) -> Result<Profile, 
 
 /// Creates a profile. Duplicates of an e-mail are allowed, and share its opt-out.
 pub fn create(ctx: &mut Ctx<'_>, new: &NewProfile) -> Outcome<Option<Accepted>> {
-    let Ok((key, _)) = Identifier::from_value(Kind::CampaignPkey, &new.pkey) else { return Ok(Err(Refusal::Profile)) };
+    let Ok((key, text)) = Identifier::from_value(Kind::CampaignPkey, &new.pkey) else { return Ok(Err(Refusal::Profile)) };
     let subject = ctx.batch.new_subject();
     let by = new.by;
     ctx.batch.emit(ctx.write, Fact::ProfileCreated { subject, by })?;
@@ -200,6 +205,8 @@ pub fn create(ctx: &mut Ctx<'_>, new: &NewProfile) -> Outcome<Option<Accepted>> 
     ctx.write.vault_put(owner, &sealed)?;
     ctx.write.put_profile(subject, &ProfileRow { created_ms: ctx.now_ms, modified_ms: ctx.now_ms, opt_out_ended_ms: None })?;
     search::changed(ctx, subject, None, Some(&new.attributes))?;
+    clear::keep(ctx, &[(key, text).into()])?;
+    clear::keep(ctx, &new.given)?;
     if !new.opt_out {
         return Ok(Ok(None));
     }
@@ -231,9 +238,17 @@ pub fn change(
             Err(error) => return Ok(Err(error.into())),
         }
         ctx.batch.hold_exactly(ctx.write, subject, &merged.old, &merged.new, wish.by)?;
+        let ended: Vec<_> = merged.old.iter().filter(|one| !merged.new.contains(one)).copied().collect();
+        let ended = clear::numbers(ctx, &ended)?;
+        clear::forget(ctx, &ended)?;
         search::changed(ctx, subject, Some(&attributes), Some(&merged.attributes))?;
         row.modified_ms = ctx.now_ms;
     }
+    // Also if nothing changed: a sync of whole records tells what was not kept when the record came first.
+    if let Ok(key) = Identifier::from_value(Kind::CampaignPkey, &pkey) {
+        clear::keep(ctx, &[key.into()])?;
+    }
+    clear::keep(ctx, &merged.given)?;
     let mut changed = Changed { request: None, refused: None };
     match wish.opt_out {
         // A sync that repeats what the profile's own line says already adds nothing.
@@ -268,7 +283,9 @@ pub fn delete(ctx: &mut Ctx<'_>, pkey: &Identifier, by: Actor) -> Outcome<()> {
 
 pub(crate) fn delete_found(ctx: &mut Ctx<'_>, found: &Found, by: Actor) -> Result<(), StoreError> {
     let subject = found.subject;
+    let ended = ctx.batch.graph().held(ctx.write, subject)?;
     ctx.batch.delete_profile(ctx.write, subject, by)?;
+    clear::forget(ctx, &ended)?;
     ctx.write.vault_shred(Owner::Profile(subject))?;
     ctx.write.delete_subscriptions(subject)?;
     ctx.write.delete_profile(subject)?;
@@ -307,6 +324,7 @@ fn opt_out(ctx: &mut Ctx<'_>, subject: SubjectNo, email: Option<Named>, evidence
         acted_at: None,
         by,
         evidence,
+        given: Vec::new(),
     };
     intake::record(ctx, &new, Some(subject))
 }

@@ -9,10 +9,12 @@ use std::collections::BTreeSet;
 use aws_lc_rs::aead::{AES_256_GCM_SIV, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use desist_core::fact::{Digest, Entry, Fact};
+use desist_core::mark::IdentifierNo;
 use desist_store::{Owner, Read, Sealed, StoreError};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+use crate::clear;
 use crate::env::{Env, random};
 
 /// Seals and opens personal data.
@@ -72,10 +74,13 @@ impl Vault {
     }
 }
 
+/// Bytes of salt in front of evidence.
+pub const SALT_BYTES: usize = 32;
+
 /// Evidence with its salt, and the commitment to both that the log carries: SHA-256 over a label,
 /// the 32 bytes of salt and the evidence.
 pub fn commit(evidence: &[u8], env: &dyn Env) -> (Vec<u8>, Digest) {
-    let mut salted = random::<32>(env).to_vec();
+    let mut salted = random::<SALT_BYTES>(env).to_vec();
     salted.extend_from_slice(evidence);
     let digest = commitment(&salted);
     (salted, digest)
@@ -86,7 +91,7 @@ pub fn commitment(salted: &[u8]) -> Digest {
     Digest(Sha256::new().chain_update(b"desist/evidence/v1\0").chain_update(salted).finalize().into())
 }
 
-/// Opens everything that the vault holds: each profile's data, what each privacy request is about, and
+/// Opens everything that the vault holds: each profile's data, what each privacy request is about, what is kept of identifiers, and
 /// each request's evidence, which must be what the log committed to. Returns what does not fit, in sentences that
 /// name rows and never people. Evidence that was erased is no problem: its commitment stays.
 pub fn check(read: &mut dyn Read, vault: &Vault) -> Result<Vec<String>, StoreError> {
@@ -123,7 +128,7 @@ pub fn check(read: &mut dyn Read, vault: &Vault) -> Result<Vec<String>, StoreErr
     let mut after = 0;
     loop {
         let requests = read.privacy_requests(after, CHECK_CHUNK as usize)?;
-        let Some(last) = requests.last() else { return Ok(problems) };
+        let Some(last) = requests.last() else { break };
         after = last.no;
         for request in requests {
             let owner = Owner::PrivacyRequest(request.no);
@@ -131,6 +136,19 @@ pub fn check(read: &mut dyn Read, vault: &Vault) -> Result<Vec<String>, StoreErr
                 && vault.open(owner, &sealed).is_err()
             {
                 problems.push(format!("vault: the item of privacy request {} does not open", request.no));
+            }
+        }
+    }
+    let mut after = IdentifierNo(0);
+    loop {
+        let identifiers = read.vault_identifiers(after, CHECK_CHUNK as usize)?;
+        let Some(last) = identifiers.last() else { return Ok(problems) };
+        after = *last;
+        for no in identifiers {
+            if let Some(sealed) = read.vault_get(Owner::Identifier(no))?
+                && !clear::opens(vault, no, &sealed)
+            {
+                problems.push(format!("vault: the item of identifier {} does not open", no.0));
             }
         }
     }
@@ -162,6 +180,10 @@ fn context(owner: Owner, part: &[u8]) -> Vec<u8> {
         Owner::ByHand(seq) => {
             bytes.push(b'h');
             bytes.extend_from_slice(&seq.to_be_bytes());
+        }
+        Owner::Identifier(no) => {
+            bytes.push(b'i');
+            bytes.extend_from_slice(&no.0.to_be_bytes());
         }
     }
     bytes
@@ -199,6 +221,11 @@ mod tests {
         assert_eq!(vault.open(owner, &sealed).unwrap().as_slice(), b"rosa");
         assert_eq!(vault.open(Owner::Profile(SubjectNo(6)), &sealed), Err(CannotOpen));
         assert_eq!(vault.open(Owner::Request(RequestId([0; 16])), &sealed), Err(CannotOpen));
+        // The same number among other owners.
+        assert_eq!(vault.open(Owner::PrivacyRequest(5), &sealed), Err(CannotOpen));
+        assert_eq!(vault.open(Owner::Identifier(IdentifierNo(5)), &sealed), Err(CannotOpen));
+        let identifier = vault.seal(Owner::Identifier(IdentifierNo(5)), b"rosa", &System);
+        assert_eq!(vault.open(owner, &identifier), Err(CannotOpen));
         assert_eq!(Vault::new(&[8; 32]).open(owner, &sealed), Err(CannotOpen));
         for at in 0..sealed.ciphertext.len() {
             let mut damaged = sealed.clone();

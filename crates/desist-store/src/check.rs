@@ -293,6 +293,12 @@ fn compare_tables(read: &mut dyn Read, fold: &mut Fold, counters: Counters, prob
                 problems.add(format!("vault: the item of entry {seq}, about a destination told by hand, is of no such entry"));
             }
         }
+        Row::Vault(Owner::Identifier(no)) => {
+            // All of them were met before: the vault is scanned last.
+            if no.0 == 0 || no.0 >= next_identifier {
+                problems.add(format!("vault: the item of identifier {} has no identifier", no.0));
+            }
+        }
         Row::Vault(Owner::Request(id)) => {
             if !request_rows.contains(&id) {
                 problems.add(format!("vault: the item of request {id} has no request"));

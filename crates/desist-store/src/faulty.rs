@@ -115,6 +115,7 @@ impl Read for FaultyWrite<'_> {
         fn request_by_receipt(&mut self, receipt_hash: &[u8; 32]) -> Option<RequestRow>;
         fn unreached(&mut self, limit: usize) -> Vec<RequestRow>;
         fn vault_get(&mut self, owner: Owner) -> Option<Sealed>;
+        fn vault_identifiers(&mut self, after: IdentifierNo, limit: usize) -> Vec<IdentifierNo>;
         fn profile(&mut self, subject: SubjectNo) -> Option<ProfileRow>;
         fn profiles(&mut self, after: SubjectNo, limit: usize) -> Vec<SubjectNo>;
         fn profile_count(&mut self) -> u64;

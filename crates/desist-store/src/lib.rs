@@ -148,6 +148,8 @@ pub enum Owner {
     PrivacyRequest(u64),
     /// Who told a destination by hand, and the evidence of it: the entry that recorded it.
     ByHand(u64),
+    /// What an identifier is, for the destinations that are told of it.
+    Identifier(IdentifierNo),
 }
 
 /// Sealed data: useless without the master key, gone with its data key.
@@ -353,6 +355,8 @@ pub trait Read: Records<Error = StoreError> {
     fn unreached(&mut self, limit: usize) -> Result<Vec<RequestRow>, StoreError>;
     /// A vault item.
     fn vault_get(&mut self, owner: Owner) -> Result<Option<Sealed>, StoreError>;
+    /// Identifiers that the vault holds an item of, by number, after `after`, at most `limit`.
+    fn vault_identifiers(&mut self, after: IdentifierNo, limit: usize) -> Result<Vec<IdentifierNo>, StoreError>;
     /// A Campaign profile.
     fn profile(&mut self, subject: SubjectNo) -> Result<Option<ProfileRow>, StoreError>;
     /// Campaign profiles by number, after `after`, at most `limit`.

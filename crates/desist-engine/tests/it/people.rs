@@ -65,7 +65,7 @@ fn named_in(engine: &Engine, attributes: &[u8]) -> Vec<Named> {
 pub fn new_profile(engine: &Engine, key: &str, attributes: Vec<u8>, opt_out: bool) -> NewProfile {
     let identifiers = named_in(engine, &attributes);
     let email = identifiers.first().copied();
-    NewProfile { pkey: key.to_owned(), attributes, identifiers, email, opt_out, evidence: b"{}".to_vec(), by: KEY }
+    NewProfile { pkey: key.to_owned(), attributes, identifiers, email, opt_out, evidence: b"{}".to_vec(), given: Vec::new(), by: KEY }
 }
 
 pub fn create(engine: &Engine, key: &str, attributes: Vec<u8>, opt_out: bool) -> Result<(), Failure> {
@@ -91,7 +91,7 @@ pub fn change_in(ctx: &mut Ctx<'_>, engine: &Engine, key: &str, attributes: Opti
         let next = attributes.unwrap_or(present);
         let new = named_in(engine, next);
         let email = new.first().copied();
-        Some(Merged { attributes: next.to_vec(), old: named_in(engine, present), new, email, changed: next != present })
+        Some(Merged { attributes: next.to_vec(), old: named_in(engine, present), new, email, changed: next != present, given: Vec::new() })
     };
     profiles::change(ctx, &pkey(key), &wish, &mut merge, true)
 }
@@ -119,7 +119,7 @@ pub fn delete_all(engine: &Engine, keys: Vec<String>) -> Result<(), Failure> {
 
 /// Links what is named, if the rules allow it.
 pub fn link(engine: &Engine, named: Vec<Named>) -> bool {
-    engine.submit_blocking(Lane::Interactive, move |ctx| intake::link(ctx, &named, KEY)).is_ok()
+    engine.submit_blocking(Lane::Interactive, move |ctx| intake::link(ctx, &named, &[], KEY)).is_ok()
 }
 
 pub fn service(engine: &Engine, key: &str, name: Option<&str>) -> Result<ServiceRow, Failure> {

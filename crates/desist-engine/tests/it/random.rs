@@ -75,14 +75,23 @@ fn act(engine: &Engine, doing: &Doing, number: u64, opt_ins: bool) {
             let mut import = [0; 32];
             import[..8].copy_from_slice(&number.to_be_bytes());
             let (people, purposes) = (people(who), PurposeSet::OPT_OUT_DEFAULT);
-            let chunk =
-                ImportChunk { import, first_row: 0, rows: 1, people: vec![people.clone()], purposes, acted_at: None, last: true, by };
+            let chunk = ImportChunk {
+                import,
+                first_row: 0,
+                rows: 1,
+                people: vec![people.clone()],
+                given: Vec::new(),
+                purposes,
+                acted_at: None,
+                last: true,
+                by,
+            };
             engine.submit_blocking(Lane::Bulk, move |ctx| intake::import(ctx, &chunk)).expect("taken");
             denied(&people);
         }
         Doing::Link(who) => {
             let people = people(who);
-            let _ = engine.submit_blocking(Lane::Interactive, move |ctx| intake::link(ctx, &people, by));
+            let _ = engine.submit_blocking(Lane::Interactive, move |ctx| intake::link(ctx, &people, &[], by));
         }
         Doing::Unlink(who) => {
             let people = people(who);
@@ -102,6 +111,7 @@ fn act(engine: &Engine, doing: &Doing, number: u64, opt_ins: bool) {
                 email: Some(email),
                 opt_out: *out,
                 evidence: b"{}".to_vec(),
+                given: Vec::new(),
                 by,
             };
             engine.submit_blocking(Lane::Interactive, move |ctx| profiles::create(ctx, &new)).expect("taken");
@@ -113,7 +123,14 @@ fn act(engine: &Engine, doing: &Doing, number: u64, opt_ins: bool) {
             let pkey = pkey(&format!("p{key}"));
             let wish = Wish { opt_out: Some(false), alone: true, all_or_nothing: false, evidence: Vec::new(), by };
             let mut merge = |attributes: &[u8]| {
-                Some(profiles::Merged { attributes: attributes.to_vec(), old: Vec::new(), new: Vec::new(), email: None, changed: false })
+                Some(profiles::Merged {
+                    attributes: attributes.to_vec(),
+                    old: Vec::new(),
+                    new: Vec::new(),
+                    email: None,
+                    changed: false,
+                    given: Vec::new(),
+                })
             };
             let _ = engine.submit_blocking(Lane::Interactive, move |ctx| profiles::change(ctx, &pkey, &wish, &mut merge, true));
         }
@@ -123,7 +140,7 @@ fn act(engine: &Engine, doing: &Doing, number: u64, opt_ins: bool) {
             let deleted = engine.submit_blocking(Lane::Interactive, move |ctx| profiles::delete(ctx, &pkey, by));
             assert!(matches!(deleted, Ok(()) | Err(Failure::Refused(_))));
         }
-        Doing::Signal(who) => engine.note_signal(&people(who), desist_core::decision::Context { gpc: true, age_band: None }, by),
+        Doing::Signal(who) => engine.note_signal(&people(who), &[], desist_core::decision::Context { gpc: true, age_band: None }, by),
     }
 }
 

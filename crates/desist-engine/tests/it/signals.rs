@@ -22,19 +22,19 @@ fn accounts_and_devices_are_recorded_once_and_e_mails_never() {
     let home = Home::new(1);
     let engine = home.open();
     let rosa = email(&engine, "rosa@example.com");
-    engine.note_signal(&[rosa], GPC, Actor::Key(1));
-    engine.note_signal(&[named(&engine, Kind::CookieId, "k0")], Context::default(), Actor::Key(1));
+    engine.note_signal(&[rosa], &[], GPC, Actor::Key(1));
+    engine.note_signal(&[named(&engine, Kind::CookieId, "k0")], &[], Context::default(), Actor::Key(1));
     settle(&engine);
     assert_eq!(facts_after(&engine, 0), ["log_opened"]);
     for (kind, value) in [(Kind::CustomerId, "c1"), (Kind::CampaignPkey, "p1"), (Kind::CookieId, "k1"), (Kind::DeviceId, "d1")] {
         let (one, before) = (named(&engine, kind, value), log(&engine).len() as u64);
         // Both come before either is recorded.
         let go = hang(&engine);
-        engine.note_signal(&[rosa, one], GPC, Actor::Key(1));
-        engine.note_signal(&[one], GPC, Actor::Key(1));
+        engine.note_signal(&[rosa, one], &[], GPC, Actor::Key(1));
+        engine.note_signal(&[one], &[], GPC, Actor::Key(1));
         drop(go);
         settle(&engine);
-        engine.note_signal(&[one, rosa], GPC, Actor::Key(1));
+        engine.note_signal(&[one, rosa], &[], GPC, Actor::Key(1));
         settle(&engine);
         assert_eq!(facts_after(&engine, before), ["opted_out"], "{kind}");
         assert!(is_denied(&engine, PurposeSet::GPC, &[one]) && !is_denied(&engine, PurposeSet::PROFILING, &[one]), "{kind}");
@@ -92,12 +92,12 @@ fn a_signal_counts_although_an_api_client_denied_before() {
     let account = named(&engine, Kind::CampaignPkey, "p1");
     // The account exists and an API client denied everything that a signal would.
     let device = named(&engine, Kind::DeviceId, "d1");
-    engine.submit_blocking(Lane::Interactive, move |ctx| intake::link(ctx, &[account, device], Actor::Key(1))).unwrap();
+    engine.submit_blocking(Lane::Interactive, move |ctx| intake::link(ctx, &[account, device], &[], Actor::Key(1))).unwrap();
     submit(&engine, NewRequest { channel: Channel::Api, ..opt_out(vec![account]) }).unwrap();
     assert!(is_denied(&engine, PurposeSet::GPC, &[account]));
     let before = log(&engine).len() as u64;
     for _ in 0..3 {
-        engine.note_signal(&[account], GPC, Actor::Key(1));
+        engine.note_signal(&[account], &[], GPC, Actor::Key(1));
         settle(&engine);
     }
     assert_eq!(facts_after(&engine, before), ["opted_out"]);

@@ -6,6 +6,7 @@ use desist_core::fact::{Actor, Channel, RequestId, RequestKind, Role};
 use desist_core::identifier::{Identifier, Kind};
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::Named;
+use desist_engine::clear::Given;
 use desist_engine::engine::{Ctx, Engine, Failure};
 use desist_engine::intake::{self, Accepted, Idempotency, ImportChunk, NewRequest, Outcome, once};
 use desist_engine::privacy::{self, NewPrivacyRequest};
@@ -47,7 +48,9 @@ const fn step(name: &'static str, work: fn(&mut Ctx<'_>, &Story) -> Outcome<Valu
 
 pub const STEPS: [Step; 24] = [
     step("a key", |ctx, _| value(keys::create(ctx, "crm", Role::Writer, "dk_1", "dt_1", Actor::Local))),
-    step("a bare opt-out", |ctx, story| value(intake::request(ctx, &opt_out(vec![story.email("rosa")])))),
+    step("a bare opt-out", |ctx, story| {
+        value(intake::request(ctx, &NewRequest { given: story.given("rosa"), ..opt_out(vec![story.email("rosa")]) }))
+    }),
     step("an opt-out of several", several),
     Step { name: "the same again", key: "an opt-out of several", work: several },
     step("a limit", |ctx, story| {
@@ -60,7 +63,7 @@ pub const STEPS: [Step; 24] = [
         let token = ctx.shared.secrets.confirm_token(id);
         value(intake::confirm(ctx, id, &token, Actor::Consumer))
     }),
-    step("a link", |ctx, story| value(intake::link(ctx, &[story.customer("c2"), story.cookie("k2")], KEY))),
+    step("a link", |ctx, story| value(intake::link(ctx, &[story.customer("c2"), story.cookie("k2")], &[], KEY))),
     step("an opt-out of a linked device", |ctx, story| {
         value(intake::request(ctx, &NewRequest { channel: Channel::Gpc, evidence: Vec::new(), ..opt_out(vec![story.cookie("k2")]) }))
     }),
@@ -122,6 +125,7 @@ fn create(ctx: &mut Ctx<'_>, story: &Story, key: &str, name: &str, opt_out: bool
         email: Some(email),
         opt_out,
         evidence: b"{}".to_vec(),
+        given: story.given(name),
         by: KEY,
     };
     profiles::create(ctx, &new)
@@ -132,7 +136,8 @@ fn change(ctx: &mut Ctx<'_>, story: &Story, key: &str, names: [&str; 2], opt_out
     let [old, new] = names.map(|name| story.email(name));
     let mut merge = |present: &[u8]| {
         assert_eq!(present, attributes(names[0]));
-        Some(Merged { attributes: attributes(names[1]), old: vec![old], new: vec![new], email: Some(new), changed: old != new })
+        let given = story.given(names[1]);
+        Some(Merged { attributes: attributes(names[1]), old: vec![old], new: vec![new], email: Some(new), changed: old != new, given })
     };
     Ok(profiles::change(ctx, &pkey(key), &wish, &mut merge, true)?.map(|changed| changed.request))
 }
@@ -144,6 +149,7 @@ fn chunk(story: &Story, first_row: u64, people: &[&str], last: bool) -> ImportCh
         first_row,
         rows: people.len() as u64 + u64::from(!last),
         people: people.iter().map(|name| vec![story.email(name)]).collect(),
+        given: people.iter().flat_map(|name| story.given(name)).collect(),
         purposes: PurposeSet::OPT_OUT_DEFAULT,
         acted_at: None,
         last,
@@ -158,6 +164,11 @@ impl Story {
 
     fn email(&self, name: &str) -> Named {
         crate::support::email(&self.engine, &format!("{name}@example.com"))
+    }
+
+    /// What the e-mail is, if some destination takes e-mail addresses.
+    fn given(&self, name: &str) -> Vec<Given> {
+        crate::support::given(&self.engine, Kind::Email, &format!("{name}@example.com"))
     }
 
     fn customer(&self, value: &str) -> Named {
@@ -206,6 +217,7 @@ pub fn state(engine: &Engine) -> String {
                 desist_store::Row::PrivacyRequest(no) | desist_store::Row::Vault(desist_store::Owner::PrivacyRequest(no)) => {
                     format!("privacy request {no}")
                 }
+                desist_store::Row::Vault(desist_store::Owner::Identifier(no)) => format!("what identifier {} is", no.0),
             };
             *rows.entry(kind).or_insert(0) += 1;
         })?;

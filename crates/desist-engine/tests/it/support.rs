@@ -1,6 +1,6 @@
 //! Places to open engines in, and what every test asks of one.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -11,6 +11,7 @@ use desist_core::identifier::{Identifier, Kind};
 use desist_core::lookup::LookupKey;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::Named;
+use desist_engine::clear::Given;
 use desist_engine::engine::{Engine, Failure, OpenError, Options, Policy};
 use desist_engine::env::{Env, Outbound};
 use desist_engine::intake::{self, Accepted, NewRequest};
@@ -100,6 +101,7 @@ impl Home {
                 searched: searched(&FIELDS, &[]),
                 witnesses: Vec::new(),
                 alerts: None,
+                kinds_told: BTreeSet::new(),
             },
             business: None,
             outbound: None,
@@ -192,6 +194,12 @@ pub fn named(engine: &Engine, kind: Kind, value: &str) -> Named {
     engine.named(&Identifier::from_value(kind, value).expect("valid").0)
 }
 
+/// What it is, if some destination takes its kind.
+pub fn given(engine: &Engine, kind: Kind, value: &str) -> Vec<Given> {
+    let (identifier, text) = Identifier::from_value(kind, value).expect("valid");
+    engine.given(identifier, Some(text)).into_iter().collect()
+}
+
 pub fn email(engine: &Engine, value: &str) -> Named {
     named(engine, Kind::Email, value)
 }
@@ -206,6 +214,7 @@ pub fn opt_out(named: Vec<Named>) -> NewRequest {
         acted_at: None,
         by: Actor::Consumer,
         evidence: b"{\"said\":\"stop\"}".to_vec(),
+        given: Vec::new(),
     }
 }
 

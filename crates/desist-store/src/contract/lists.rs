@@ -466,7 +466,7 @@ pub fn subscriptions_and_privacy_requests_are_checked(make: Make<'_>) {
         created_ms: NOW,
         modified_ms: NOW,
     };
-    let cases: [(Damage, &[&str]); 8] = [
+    let cases: [(Damage, &[&str]); 9] = [
         (|_| Ok(()), &[]),
         // Everything that hangs on the profile goes with it.
         (
@@ -506,6 +506,7 @@ pub fn subscriptions_and_privacy_requests_are_checked(make: Make<'_>) {
         ),
         (|write| write.vault_shred(Owner::PrivacyRequest(2)), &["vault: the item of privacy request 2 is missing"]),
         (|write| write.vault_put(Owner::PrivacyRequest(3), &sealed("x")), &["vault: the item of privacy request 3 has no request"]),
+        (|write| write.vault_put(Owner::Identifier(IdentifierNo(1)), &sealed("x")), &["vault: the item of identifier 1 has no identifier"]),
         (
             |write| write.put_profile_text(SubjectNo(9), "email", None, Some("rosa@example.com")),
             &["profile_text: email of subject 9 has no profile"],

@@ -214,6 +214,7 @@ fn owner_sql(owner: Owner) -> (&'static str, ToSqlOutput<'static>) {
         Owner::Request(id) => ("request", id.to_string().into()),
         Owner::PrivacyRequest(no) => ("privacy_request", (no as i64).into()),
         Owner::ByHand(seq) => ("by_hand", (seq as i64).into()),
+        Owner::Identifier(no) => ("identifier", (no.0 as i64).into()),
     }
 }
 
@@ -445,6 +446,11 @@ impl Read for Session<'_> {
         })
     }
 
+    fn vault_identifiers(&mut self, after: IdentifierNo, limit: usize) -> Result<Vec<IdentifierNo>, StoreError> {
+        let sql = "SELECT owner FROM vault WHERE owner_kind = 'identifier' AND owner > ? ORDER BY owner LIMIT ?";
+        self.all(sql, params![after.0, limit], |row| row.get(0).map(IdentifierNo))
+    }
+
     fn profile(&mut self, subject: SubjectNo) -> Result<Option<ProfileRow>, StoreError> {
         self.one("SELECT created_ms, modified_ms, opt_out_ended_ms FROM profile WHERE subject = ?", [subject.0], profile)
     }
@@ -634,6 +640,7 @@ impl Read for Session<'_> {
                 "profile" => Owner::Profile(SubjectNo(row.get(2)?)),
                 "privacy_request" => Owner::PrivacyRequest(row.get(2)?),
                 "by_hand" => Owner::ByHand(row.get(2)?),
+                "identifier" => Owner::Identifier(IdentifierNo(row.get(2)?)),
                 _ => Owner::Request(row.get::<_, Name<_>>(2)?.0),
             }))
         })

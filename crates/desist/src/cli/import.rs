@@ -18,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, ValueEnum};
 use desist_batch::people::{Seen, list};
 use desist_batch::{Column, Columns, Delimiter, FileError, People};
-use desist_core::identifier::Identifier;
+use desist_core::identifier::{Identifier, NormalForm};
 use desist_core::purpose::{PurposeSet, Purposes};
 use desist_engine::intake::ImportProgress;
 use indicatif::ProgressBar;
@@ -28,7 +28,7 @@ use sha2::{Digest as _, Sha256};
 use super::check::bar_style;
 use super::connect::{Local, Refused};
 use super::{CliError, Finding, OutputArgs, StoreArgs, print_json, say};
-use crate::web::control::{IMPORT_ROWS_MAX, ImportAnswer, ImportBody};
+use crate::web::control::{IMPORT_ROWS_MAX, ImportAnswer, ImportBody, ImportStart};
 use crate::web::people::IdentifierInput;
 
 /// How often a piece is sent again when the server is busy, or its disk is full, before the command
@@ -229,7 +229,8 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
         return Err(CliError::said(format!("--data: there is no store in {}, and a dry run makes none", args.store.data.display())));
     }
     let local = Local::connect(&args.store)?;
-    let before: Option<ImportProgress> = local.call(Method::POST, "/control/import/progress", Some(&import))??;
+    let ImportStart { progress: before, kinds_told }: ImportStart =
+        local.call(Method::POST, "/control/import/progress", Some(&import))??;
     if let Some(ImportProgress { rows, accepted, refused, finished: true }) = before {
         if args.output.json {
             print_json(
@@ -251,6 +252,7 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
         ImportBody { import, first_row: 0, rows: Vec::new(), unreadable: 0, purposes, received_at, last: false, dry_run: args.dry_run };
     let mut import = Import { local: &local, body, start, errors: &mut errors, bar: &bar, accepted: 0, refused: 0, incomplete: 0 };
     let people = People::open(open()?, &columns, Some(delimiter)).map_err(unreadable)?;
+    let people = if args.dry_run { people } else { people.with_texts_of(&kinds_told) };
     std::thread::scope(|scope| {
         let (to, pieces) = sync_channel(PIECES_AHEAD_MAX);
         let reader = scope.spawn(move || read(people, start, seen, &to));
@@ -311,7 +313,8 @@ fn read(mut people: People<File>, start: u64, seen: Seen, pieces: &SyncSender<Pi
         let where_ = if row.lines > 1 { format!(" (a row on {} lines; is a quote not closed?)", row.lines) } else { String::new() };
         match row.named {
             Ok(identifiers) => {
-                piece.people.push(identifiers.iter().map(input).collect());
+                let texts = row.texts.iter().map(Option::as_ref).chain(std::iter::repeat(None));
+                piece.people.push(identifiers.iter().zip(texts).map(|(identifier, text)| input(identifier, text)).collect());
                 piece.lines.push(row.line);
                 if !row.left_out.is_empty() {
                     piece.incomplete += 1;
@@ -333,8 +336,11 @@ fn read(mut people: People<File>, start: u64, seen: Seen, pieces: &SyncSender<Pi
 }
 
 /// An identifier as the API takes it. The digest meets what the value would: it is made here, so
-/// that the work is beside the server's writer, and no name goes over the socket.
-fn input(identifier: &Identifier) -> IdentifierInput {
+/// that the work is beside the server's writer, and no name goes over the socket unless some destination has to be told of it.
+fn input(identifier: &Identifier, text: Option<&NormalForm>) -> IdentifierInput {
+    if let Some(text) = text {
+        return IdentifierInput { kind: identifier.kind, value: Some(text.as_str().to_owned()), sha256: None };
+    }
     let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).expect("four bits");
     let hex = identifier.digest.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
     IdentifierInput { kind: identifier.kind, value: None, sha256: Some(hex) }

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use desist_core::fact::Role;
+use desist_core::identifier::Kind;
 use desist_core::limits::CLOCK_SKEW_SECONDS_MAX;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::Refused;
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
 use super::json::{Body, parse};
-use super::people::{IdentifierInput, named, purposes};
+use super::people::{IdentifierInput, named_and_given, purposes};
 use super::problem::Problem;
 use super::requests::{RequestView, rfc3339, view};
 use super::{App, word};
@@ -91,15 +92,19 @@ pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>
         return Err(Refusal::from(Refused::Future).into());
     }
     let purposes: PurposeSet = purposes(&app, &body.purposes, "/purposes")?;
-    let (mut people, mut refused) = (Vec::with_capacity(body.rows.len()), Vec::new());
+    let (mut people, mut given, mut refused) = (Vec::with_capacity(body.rows.len()), Vec::new(), Vec::new());
     for (place, row) in body.rows.iter().enumerate() {
-        match named(&app, row, "") {
-            Ok(named) => people.push(named),
+        match named_and_given(&app, row, "") {
+            Ok((named, more)) => {
+                people.push(named);
+                given.extend(more);
+            }
             Err(problem) => refused.push((place, problem.title)),
         }
     }
     let rows = body.rows.len() as u64 + body.unreadable;
-    let chunk = ImportChunk { import, first_row: body.first_row, rows, people, purposes, acted_at, last: body.last, by: caller.actor };
+    let chunk =
+        ImportChunk { import, first_row: body.first_row, rows, people, given, purposes, acted_at, last: body.last, by: caller.actor };
     let progress = if body.dry_run {
         let accepted = chunk.people.len() as u64;
         ImportProgress { rows: body.first_row + rows, accepted, refused: rows - accepted, finished: body.last }
@@ -109,12 +114,21 @@ pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>
     Ok(Json(ImportAnswer { progress, refused }))
 }
 
+/// What an importer has to know before it sends anything.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct ImportStart {
+    /// How far the import is; none if it is new.
+    pub progress: Option<ImportProgress>,
+    /// The kinds of identifier that some destination has to be told of: these are sent as they are, of others the digest does.
+    pub kinds_told: Vec<Kind>,
+}
+
 /// Asks how far an import is.
 pub async fn import_progress(
     State(app): State<App>,
     Extension(caller): Extension<Caller>,
     Body(body): Body,
-) -> Result<Json<Option<ImportProgress>>, Problem> {
+) -> Result<Json<ImportStart>, Problem> {
     caller.needs(Role::Admin)?;
     let import: String = parse(&body)?;
     let import: [u8; 32] = URL_SAFE_NO_PAD
@@ -122,7 +136,9 @@ pub async fn import_progress(
         .ok()
         .and_then(|bytes| bytes.try_into().ok())
         .ok_or_else(|| Problem::invalid("", "not 32 bytes as base64url"))?;
-    Ok(Json(app.read(move |read| read.import(&import)).await?.map(ImportProgress::from)))
+    let progress = app.read(move |read| read.import(&import)).await?.map(ImportProgress::from);
+    let kinds_told = app.engine.shared().policy.load().kinds_told.iter().copied().collect();
+    Ok(Json(ImportStart { progress, kinds_told }))
 }
 
 /// The state of the server.

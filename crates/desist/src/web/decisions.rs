@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::App;
 use super::auth::Caller;
 use super::json::{Body, parse, present};
-use super::people::{IdentifierInput, named, purpose};
+use super::people::{IdentifierInput, named_and_given, purpose};
 use super::problem::Problem;
 
 /// Lists longer than this are worked off beside the runtime, so that others do not wait.
@@ -151,11 +151,11 @@ pub async fn decide(
     };
     match (&body.identifiers, &body.subjects) {
         (Some(identifiers), None) => {
-            let named = named(&app, identifiers, "/identifiers")?;
+            let (named, given) = named_and_given(&app, identifiers, "/identifiers")?;
             let header = headers.get("sec-gpc").is_some_and(|value| value == "1");
             let context = context(body.context.as_ref(), header, "/context")?;
             let decided = if fresh { app.engine.decide(purpose, &named, context) } else { stale(&app) };
-            app.engine.note_signal(&named, context, caller.actor);
+            app.engine.note_signal(&named, &given, context, caller.actor);
             Ok(Json(DecisionAnswer::from(decided)).into_response())
         }
         (None, Some(subjects)) => {
@@ -182,12 +182,12 @@ fn many(app: &App, body: &DecisionBody, purpose: PurposeSet, fresh: bool, caller
     let mut questions = Vec::with_capacity(subjects.len());
     for (place, subject) in subjects.iter().enumerate() {
         let pointer = format!("/subjects/{place}");
-        let named = named(app, &subject.identifiers, &format!("{pointer}/identifiers"))?;
-        questions.push((named, context(subject.context.as_ref(), false, &format!("{pointer}/context"))?));
+        let (named, given) = named_and_given(app, &subject.identifiers, &format!("{pointer}/identifiers"))?;
+        questions.push((named, given, context(subject.context.as_ref(), false, &format!("{pointer}/context"))?));
     }
-    let decide = |(named, context): &(Vec<_>, Context)| {
+    let decide = |(named, given, context): &(Vec<_>, Vec<_>, Context)| {
         let decided = if fresh { app.engine.decide(purpose, named, *context) } else { stale(app) };
-        app.engine.note_signal(named, *context, caller.actor);
+        app.engine.note_signal(named, given, *context, caller.actor);
         DecisionAnswer::from(decided)
     };
     Ok(questions.iter().map(decide).collect())

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
 use super::json::{Body, parse};
-use super::people::{IdentifierInput, KindName, named};
+use super::people::{IdentifierInput, KindName, named, named_and_given};
 use super::problem::Problem;
 use super::{App, idempotency};
 
@@ -99,13 +99,13 @@ pub async fn unlink(
 
 async fn write(app: App, caller: Caller, headers: HeaderMap, body: Bytes, link: bool) -> Result<Json<LinkAnswer>, Problem> {
     let caller = caller.needs(Role::Writer)?;
-    let named = named(&app, &parse::<IdentifiersBody>(&body)?.identifiers, "/identifiers")?;
+    let (named, given) = named_and_given(&app, &parse::<IdentifiersBody>(&body)?.identifiers, "/identifiers")?;
     let again = idempotency(&app, &headers, caller, if link { "link" } else { "unlink" }, &body)?;
     let Linked { seq, changed } = app
         .engine
         .submit(Lane::Interactive, move |ctx| {
             intake::once(ctx, again.as_ref(), |ctx| {
-                if link { intake::link(ctx, &named, caller.actor) } else { intake::unlink(ctx, &named, caller.actor) }
+                if link { intake::link(ctx, &named, &given, caller.actor) } else { intake::unlink(ctx, &named, caller.actor) }
             })
         })
         .await?;

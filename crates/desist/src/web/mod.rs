@@ -303,6 +303,7 @@ mod tests {
             searched: Searched::default(),
             witnesses: Vec::new(),
             alerts: None,
+            kinds_told: std::collections::BTreeSet::new(),
         };
         let open_store = Box::new(move || Ok(Box::new(SqliteStore::open(&data)?) as _));
         let options = Options {

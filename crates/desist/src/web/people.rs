@@ -4,6 +4,7 @@ use desist_core::identifier::{Identifier, Kind};
 use desist_core::limits::NAMED_MAX;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::Named;
+use desist_engine::clear::Given;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -50,25 +51,32 @@ pub enum KindName {
 
 /// The identifiers of a body, as the engine names them. Errors point below `pointer`.
 pub fn named(app: &App, identifiers: &[IdentifierInput], pointer: &str) -> Result<Vec<Named>, Problem> {
+    named_and_given(app, identifiers, pointer).map(|(named, _)| named)
+}
+
+/// The same for a command that names them, with what those are of which some destination has to be told.
+pub fn named_and_given(app: &App, identifiers: &[IdentifierInput], pointer: &str) -> Result<(Vec<Named>, Vec<Given>), Problem> {
     if identifiers.is_empty() {
         return Err(Problem::invalid(pointer, "name at least one identifier"));
     }
     if identifiers.len() > NAMED_MAX {
         return Err(Problem::invalid(pointer, format!("at most {NAMED_MAX} identifiers in one request")));
     }
-    let mut named = Vec::with_capacity(identifiers.len());
+    let (mut named, mut given) = (Vec::with_capacity(identifiers.len()), Vec::new());
     for (place, input) in identifiers.iter().enumerate() {
-        let identifier = match (&input.value, &input.sha256) {
+        let (identifier, text) = match (&input.value, &input.sha256) {
             (Some(value), None) => Identifier::from_value(input.kind, value)
-                .map(|(identifier, _)| identifier)
+                .map(|(identifier, text)| (identifier, Some(text)))
                 .map_err(|error| Problem::invalid(format!("{pointer}/{place}/value"), error.to_string()))?,
             (None, Some(hex)) => Identifier::from_sha256_hex(input.kind, hex)
+                .map(|identifier| (identifier, None))
                 .map_err(|error| Problem::invalid(format!("{pointer}/{place}/sha256"), error.to_string()))?,
             _ => return Err(Problem::invalid(format!("{pointer}/{place}"), "give exactly one of \"value\" and \"sha256\"")),
         };
         named.push(app.engine.named(&identifier));
+        given.extend(app.engine.given(identifier, text));
     }
-    Ok(named)
+    Ok((named, given))
 }
 
 /// One purpose by its name.

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
 use super::json::{Body, Param, parse, present};
-use super::people::{IdentifierInput, named, purposes};
+use super::people::{IdentifierInput, named_and_given, purposes};
 use super::problem::Problem;
 use super::{App, idempotency};
 
@@ -194,7 +194,7 @@ fn answer(app: &App, accepted: Accepted, status: &str) -> RequestAnswer {
 
 /// Checks a body and makes it a request. Shared with the command line.
 pub fn check(app: &App, body: &RequestBody, caller: Caller) -> Result<NewRequest, Problem> {
-    let named = named(app, &body.identifiers, "/identifiers")?;
+    let (named, given) = named_and_given(app, &body.identifiers, "/identifiers")?;
     let purposes = match (&body.purposes, body.kind) {
         (Some(given), _) => purposes(app, given, "/purposes")?,
         (None, RequestKind::Limit) => PurposeSet::LIMIT_SENSITIVE,
@@ -239,8 +239,9 @@ pub fn check(app: &App, body: &RequestBody, caller: Caller) -> Result<NewRequest
         }
         _ => {}
     }
+    // Destinations may have to be told of identifiers by what stands here, under `identifiers`: see `desist_engine::clear`.
     let evidence = serde_json::to_vec(body).map_err(|_| Problem::internal())?;
-    Ok(NewRequest { kind: body.kind, purposes, named, channel: body.channel, acted_at, by: caller.actor, evidence })
+    Ok(NewRequest { kind: body.kind, purposes, named, channel: body.channel, acted_at, by: caller.actor, evidence, given })
 }
 
 /// Takes a choice in. 201 once it is on disk and every decision knows it.

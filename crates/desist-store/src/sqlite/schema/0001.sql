@@ -132,9 +132,10 @@ CREATE TABLE privacy_request (
   modified_ms INTEGER NOT NULL
 ) STRICT;
 
--- Sealed data. `owner` is the number of a subject, a privacy request or the entry about a destination told by hand, or the id of a request.
+-- Sealed data. `owner` is the number of a subject, privacy request or identifier, or of the entry about a destination told by hand, or the
+-- id of a request.
 CREATE TABLE vault (
-  owner_kind TEXT NOT NULL CHECK (owner_kind IN ('profile', 'request', 'privacy_request', 'by_hand')),
+  owner_kind TEXT NOT NULL CHECK (owner_kind IN ('profile', 'request', 'privacy_request', 'identifier', 'by_hand')),
   owner ANY NOT NULL,
   wrapped_key BLOB NOT NULL,
   ciphertext BLOB NOT NULL,

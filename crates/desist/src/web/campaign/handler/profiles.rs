@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use axum::http::StatusCode;
 use desist_core::identifier::{Identifier, Kind};
 use desist_core::rules::Named;
+use desist_engine::clear::Given;
 use desist_engine::profiles::{self, Changed, Merged, NewProfile, Profile, Wish};
 use desist_engine::queue::Lane;
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Answer, CampaignError> {
     let pkey = app.new_pkey();
     let mut attributes = Attributes::default();
     schema.apply(&mut attributes, patch, app.engine.shared().env.now_ms());
-    let (identifiers, email) = named(app, schema, &attributes);
+    let (identifiers, email, given) = named(app, schema, &attributes);
     // In a POST `false` is never an act: it says nothing about a person who may have opted out before.
     let opt_out = ccpa_opt_out == Some(true);
     let new = NewProfile {
@@ -34,6 +35,7 @@ pub(super) async fn create(call: &Call<'_>) -> Result<Answer, CampaignError> {
         email,
         opt_out,
         evidence: evidence(opt_out, schema, &attributes),
+        given,
         by: call.by,
     };
     let created = app.engine.submit(Lane::Interactive, move |ctx| profiles::create(ctx, &new)).await;
@@ -123,10 +125,10 @@ fn patched(call: &Call<'_>, pkey: &str) -> Answer {
 
 fn merge(app: &App, schema: &Schema, present: &[u8], patch: &Patch, now_ms: i64) -> Option<Merged> {
     let mut attributes: Attributes = serde_json::from_slice(present).ok()?;
-    let (old, _) = named(app, schema, &attributes);
+    let (old, ..) = named(app, schema, &attributes);
     let changed = schema.apply(&mut attributes, patch.clone(), now_ms);
-    let (new, email) = named(app, schema, &attributes);
-    Some(Merged { attributes: serde_json::to_vec(&attributes).ok()?, old, new, email, changed })
+    let (new, email, given) = named(app, schema, &attributes);
+    Some(Merged { attributes: serde_json::to_vec(&attributes).ok()?, old, new, email, changed, given })
 }
 
 /// DELETE on a profile.
@@ -154,23 +156,26 @@ pub(super) async fn history(call: &Call<'_>, pkey: &str, part: HistoryPart) -> R
     })))
 }
 
-/// The identifiers among attributes, and the e-mail alone.
-fn named(app: &App, schema: &Schema, attributes: &Attributes) -> (Vec<Named>, Option<Named>) {
-    let (mut all, mut email) = (Vec::new(), None);
+/// The identifiers among attributes, the e-mail alone, and what those are of which some destination has to be told.
+fn named(app: &App, schema: &Schema, attributes: &Attributes) -> (Vec<Named>, Option<Named>, Vec<Given>) {
+    let (mut all, mut email, mut given) = (Vec::new(), None, Vec::new());
     for (kind, value) in profile::identifiers(schema, attributes) {
-        if let Ok((identifier, _)) = Identifier::from_value(kind, &value) {
+        if let Ok((identifier, text)) = Identifier::from_value(kind, &value) {
             let one = app.engine.named(&identifier);
             if kind == Kind::Email {
                 email = Some(one);
             }
             if !all.contains(&one) {
                 all.push(one);
+                given.extend(app.engine.given(identifier, Some(text)));
             }
         }
     }
-    (all, email)
+    (all, email, given)
 }
 
+/// What was said about whom. Destinations may have to be told of identifiers by what stands here, under `identifiers`: see
+/// `desist_engine::clear`.
 fn evidence(opt_out: bool, schema: &Schema, attributes: &Attributes) -> Vec<u8> {
     if !opt_out {
         return Vec::new();
