@@ -50,6 +50,7 @@ fn engine(directory: &Path, clear: &[&str]) -> Engine {
             api_opt_in_own: true,
             witnesses: Vec::new(),
             alerts: None,
+            kinds_told: std::collections::BTreeSet::new(),
             time_zone: parse_time_zone("America/Los_Angeles").expect("bundled"),
             purposes: Vec::new(),
             searched: Searched { sealed, clear },

@@ -18,7 +18,6 @@ use desist_core::purpose::PurposeSet;
 use desist_store::{Owner, Read, RequestRow, StoreError};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::oneshot;
 
 pub use self::driver::{Driver, Event, Post};
 use self::transport::{Message, Transport};
@@ -294,14 +293,14 @@ impl Engine {
         self.ask(move |driver, now| driver.configure(now, given))
     }
 
-    /// Runs a question in the thread that owns the lanes.
+    /// Runs a question in the thread that owns the lanes, and waits for the answer.
     pub fn ask<T: Send + 'static>(&self, question: impl FnOnce(&mut Driver, Now) -> T + Send + 'static) -> Result<T, AskError> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, answer) = mpsc::channel();
         let ask = Event::Ask(Box::new(move |driver, now| drop(reply.send(question(driver, now)))));
         if !self.shared().delivery.post(ask) {
             return Err(AskError::NotServing);
         }
-        answer.blocking_recv().map_err(|_| AskError::NotServing)
+        answer.recv().map_err(|_| AskError::NotServing)
     }
 
     /// Every destination in words and numbers.

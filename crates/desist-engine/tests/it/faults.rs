@@ -178,7 +178,7 @@ fn durability_comes_back_by_itself() {
     let rosa = email(&engine, "rosa@example.com");
     assert_eq!(submit(&engine, opt_out(vec![rosa])), Err(Failure::NotDurable));
     assert!(!engine.is_durable());
-    assert_eq!(engine.alarms(), [(AlarmKind::NotDurable, home.env.now())]);
+    assert_eq!(engine.alarms(), [(AlarmKind::NotDurable.into(), home.env.now())]);
     assert!(!is_denied(&engine, PurposeSet::SALE, &[rosa]), "decisions go on, with what is known");
     go.send(()).expect("the writer waits");
     // Nobody writes: the writer sees by itself that its store works again.

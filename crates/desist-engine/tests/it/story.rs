@@ -218,6 +218,7 @@ pub fn state(engine: &Engine) -> String {
                     format!("privacy request {no}")
                 }
                 desist_store::Row::Vault(desist_store::Owner::Identifier(no)) => format!("what identifier {} is", no.0),
+                desist_store::Row::Vault(desist_store::Owner::ByHand(seq)) => format!("told by hand at {seq}"),
             };
             *rows.entry(kind).or_insert(0) += 1;
         })?;

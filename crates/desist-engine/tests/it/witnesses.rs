@@ -166,7 +166,7 @@ fn a_silent_witness_delays_nothing_and_becomes_an_alarm_until_it_is_back() {
         people(&engine, 100 + home.env.now() as u32, 1);
         signed(&engine);
     }
-    until("the alarm", || engine.alarms() == [(AlarmKind::WitnessLost, since)]);
+    until("the alarm", || engine.alarms() == [(AlarmKind::WitnessLost.into(), since)]);
     until("its fact", || log(&engine).iter().any(|entry| matches!(entry.fact, Fact::AlarmRaised { kind: AlarmKind::WitnessLost, .. })));
     world.put("w.example/1", Host::Witness(Arc::clone(real)));
     // A failure from before may be taken in after the clock moved, so it moves until the witness is asked.
@@ -298,7 +298,7 @@ fn a_log_that_its_operator_rewrote_is_caught_by_a_witness_and_by_two_receipts() 
         let states = rewritten.shared().notary.witnesses();
         states[0].failing.as_ref().is_some_and(|(_, why)| why.contains("another history"))
     });
-    until("the alarm", || rewritten.alarms().iter().any(|(kind, _)| *kind == AlarmKind::WitnessLost));
+    until("the alarm", || rewritten.alarms().iter().any(|(about, _)| about.kind == AlarmKind::WitnessLost));
     assert!(!signed(&rewritten).checkpoint.is_cosigned_by(witness.verifier()), "the witness does not lend its name");
     let (_, logs) = watched(&witnesses[0].0.path().join("w")).expect("reads");
     assert_eq!(

@@ -11,7 +11,7 @@ use desist_core::identifier::Kind;
 use desist_core::limits::CLOCK_SKEW_SECONDS_MAX;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::Refused;
-use desist_engine::alerts::Delivery;
+use desist_engine::alerts::{About, Delivery};
 use desist_engine::engine::Refusal;
 use desist_engine::intake::{self, ImportChunk, ImportProgress};
 use desist_engine::notary::witnesses::WitnessState;
@@ -222,7 +222,12 @@ pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>
     let (totals, unreached, entries) =
         app.read(|read| Ok((read.totals()?, read.unreached(UNREACHED_SHOWN_MAX)?, read.coordinator()?.counters.entries))).await?;
     let alerts = &app.engine.shared().alerts;
-    let alarm = |(kind, since)| (word(kind), rfc3339(since));
+    let alarm = |(about, since): (About, i64)| {
+        let of = about.destination.map_or_else(String::new, |id| format!(" of {id}"));
+        (word(about.kind) + &of, rfc3339(since))
+    };
+    let engine = app.engine.clone();
+    let alarms = tokio::task::spawn_blocking(move || engine.alarms()).await.map_err(|_| Problem::internal())?;
     let witness = |state: WitnessState| {
         let (since, problem) = state.failing.map(|(since, why)| (rfc3339(since.div_euclid(1000)), why)).unzip();
         WitnessView { name: state.name, cosigned: state.cosigned, problem, since, lost: state.lost }
@@ -240,7 +245,7 @@ pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>
         profiles: totals.profiles,
         unreached: unreached.iter().map(|row| view(&app, row)).collect(),
         unreached_total: totals.unreached,
-        alarms: app.engine.alarms().into_iter().map(alarm).collect(),
+        alarms: alarms.into_iter().map(alarm).collect(),
         witnesses: app.engine.shared().notary.witnesses().into_iter().map(witness).collect(),
         alerts: alerts.delivery().map(|delivery| AlertsView::new(delivery, alerts.waiting())),
     }))

@@ -7,7 +7,7 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use desist_core::fact::AlarmKind;
-use desist_engine::alerts::Delivery;
+use desist_engine::alerts::{About, Delivery};
 use prometheus_client::encoding::{EncodeLabelSet, text::encode};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::family::Family;
@@ -99,10 +99,21 @@ pub async fn metrics(State(app): State<App>) -> Response {
     gauge("alerts_waiting", "Changes of alarms that the receiver of alerts was not told of yet", alerts.waiting() as i64);
     gauge("alerts_failing", "Whether alerts fail or wait for their secret: 1", i64::from(is_stuck));
     let alarms = Family::<AlarmLabels, Gauge>::default();
-    let standing = app.engine.alarms();
+    let engine = app.engine.clone();
+    let asked = tokio::task::spawn_blocking(move || (engine.alarms(), engine.destinations().unwrap_or_default()));
+    let Ok((standing, destinations)) = asked.await else { return Problem::internal().into_response() };
+    let mut about = Vec::new();
     for kind in AlarmKind::ALL {
-        let stands = standing.iter().any(|(alarm, _)| *alarm == kind);
-        alarms.get_or_create(&AlarmLabels { kind: word(kind), destination: String::new() }).set(i64::from(stands));
+        if kind.is_of_destination() {
+            about.extend(destinations.iter().map(|one| About { kind, destination: Some(one.id.as_str().into()) }));
+        } else {
+            about.push(kind.into());
+        }
+    }
+    for about in about {
+        let stands = standing.iter().any(|(alarm, _)| *alarm == about);
+        let destination = about.destination.as_deref().unwrap_or_default().to_owned();
+        alarms.get_or_create(&AlarmLabels { kind: word(about.kind), destination }).set(i64::from(stands));
     }
     registry.register("alarm", "Alarms that stand: 1", alarms);
     let mut text = String::new();
