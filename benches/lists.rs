@@ -73,6 +73,7 @@ fn load(engine: &Engine, profiles: u64) {
                     pkey: format!("@{n:032x}"),
                     attributes: attributes.to_string().into_bytes(),
                     identifiers: vec![named],
+                    given: Vec::new(),
                     email: Some(named),
                     opt_out: n % 20 == 0,
                     evidence: b"{}".to_vec(),
