@@ -184,8 +184,9 @@ pub struct Delivery {
 impl Delivery {
     /// Something was committed that a destination may have to hear.
     pub(crate) fn changed(&self) {
-        if !self.announced.swap(true, Ordering::AcqRel) {
-            self.post(Event::Changed);
+        if !self.announced.swap(true, Ordering::AcqRel) && !self.post(Event::Changed) {
+            // Lanes that begin later read all there is.
+            self.announced.store(false, Ordering::Release);
         }
     }
 
@@ -291,6 +292,11 @@ impl Engine {
         }
         self.shared().delivery.start(self.shared_arc()).map_err(|error| StoreError::Database(format!("cannot start a thread: {error}")))?;
         self.ask(move |driver, now| driver.configure(now, given))
+    }
+
+    /// A driver over this engine's store that nothing runs yet: for a simulator, which brings its own time.
+    pub fn driver(&self, post: Post) -> Driver {
+        Driver::new(Arc::clone(self.shared_arc()), post)
     }
 
     /// Runs a question in the thread that owns the lanes, and waits for the answer.
