@@ -315,7 +315,13 @@ impl Instance {
         if !problems.is_empty() {
             return Err(problems);
         }
-        let auth = bind_auth(manifest, &settings);
+        let mut auth = bind_auth(manifest, &settings);
+        if let Some(token_url) = auth.token_url_mut().filter(|_| approvals.http_loopback) {
+            let host = token_url.strip_prefix("https://").and_then(|rest| rest.split('/').next()).unwrap_or_default();
+            if is_loopback(host) {
+                token_url.replace_range(.."https".len(), "http");
+            }
+        }
         Ok(Self { manifest: manifest.clone(), settings, hosts, auth, approvals })
     }
 

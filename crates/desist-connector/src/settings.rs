@@ -154,6 +154,18 @@ pub enum Auth {
     },
 }
 
+impl Auth {
+    /// Where tokens come from, with the kinds that have any.
+    pub(crate) fn token_url_mut(&mut self) -> Option<&mut String> {
+        match self {
+            Self::Oauth2Client { token_url, .. } | Self::Oauth2Refresh { token_url, .. } | Self::GoogleSa { token_url, .. } => {
+                Some(token_url)
+            }
+            _ => None,
+        }
+    }
+}
+
 /// What is wrong with a value for a setting.
 pub(crate) fn setting_problem(setting: &Setting, value: &Value) -> Option<String> {
     let text = value.as_str().filter(|text| !text.is_empty() && text.len() <= SETTING_BYTES_MAX && !text.contains(char::is_control));

@@ -87,3 +87,20 @@ pub const OUTGOING_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const OUTGOING_IDLE_PER_HOST_MAX: usize = 32;
 /// Largest request to a witness: 63 hashes and a checkpoint with a hundred signatures take 40 KB.
 pub const WITNESS_REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Calls of one errand to a destination that are under way at once, where each is about one person; the manifest's own number for the
+/// destination holds as well.
+pub const ERRAND_CALLS_MAX: usize = 4;
+/// Reasons of a destination that are remembered as text: vendors document a few dozen.
+pub const REASONS_MAX: usize = 1024;
+/// Results of look-ups that are kept for one destination: 10,000 with some rows each are some megabytes.
+pub const LOOKUPS_CACHED_MAX: usize = 10_000;
+/// Largest answer of a token endpoint: tokens with claims in them have some KiB.
+pub const TOKEN_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Longest access or refresh token: common servers take headers of 8 KiB.
+pub const TOKEN_BYTES_MAX: usize = 8 << 10;
+/// How long a token endpoint may take. It goes on when whoever asked has no more time, so that no rotated token is lost.
+pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Life of an access token whose answer names none: what common servers give at least.
+pub const TOKEN_LIFE: Duration = Duration::from_mins(30);
+/// Longest life of an access token that is believed: a day, as with waits.
+pub const TOKEN_LIFE_MAX: Duration = Duration::from_hours(24);

@@ -11,6 +11,8 @@ mod campaign_http;
 mod campaign_more;
 mod campaign_refusals;
 mod connector;
+mod delivery_auth;
+mod delivery_http;
 mod demo;
 mod deploy;
 mod dist;

@@ -1,0 +1,13 @@
+//! The ways to destinations: transports of the lanes' driver.
+
+mod auth;
+mod errand;
+mod http;
+mod jobs;
+mod lookups;
+mod people;
+mod reasons;
+mod wire;
+
+pub use auth::{EngineTokens, TokenStore, Unkept};
+pub use http::{HttpTransport, Options};

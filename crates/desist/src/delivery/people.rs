@@ -1,0 +1,88 @@
+//! Messages as the people of a connector, and which ops are about whom.
+
+use desist_connector::declared::{Ceiling, On, Unit};
+use desist_connector::{Identifier, Manifest, Person};
+use desist_core::lane::Level;
+use desist_core::purpose::{PurposeSet, Purposes};
+use desist_engine::delivery::transport::Message;
+use serde_json::Value;
+
+/// An op with its purposes as a set.
+pub struct Choice {
+    /// Its place in the manifest.
+    pub op: usize,
+    /// What it carries out.
+    pub on: On,
+    /// What one item is.
+    pub unit: Unit,
+    /// The most that a good answer proves.
+    pub ceiling: Level,
+    /// Whether jobs of it can be asked after.
+    pub is_polled: bool,
+    /// `None`: all.
+    purposes: Option<PurposeSet>,
+}
+
+/// The ops of a manifest. A purpose that the business does not know is nobody's choice, so it counts for nothing.
+pub fn choices(manifest: &Manifest, known: &Purposes) -> Vec<Choice> {
+    let set = |names: &[String]| names.iter().filter_map(|name| known.get(name)).fold(PurposeSet::EMPTY, PurposeSet::union);
+    let choice = |op: desist_connector::OpView<'_>| Choice {
+        op: op.index,
+        on: op.on,
+        unit: op.unit,
+        ceiling: level(op.ceiling),
+        is_polled: op.poll.is_some(),
+        purposes: (!op.purposes.iter().any(|name| name == "*")).then(|| set(op.purposes)),
+    };
+    manifest.ops().map(choice).collect()
+}
+
+/// A connector's word for what is proven, as a lane's.
+pub const fn level(ceiling: Ceiling) -> Level {
+    match ceiling {
+        Ceiling::Accepted => Level::Accepted,
+        Ceiling::Applied => Level::Applied,
+        Ceiling::Verified => Level::Verified,
+    }
+}
+
+impl Choice {
+    /// The purposes of a message that the op tells of; empty: it tells nothing of it. An *allow* is told only when nothing of the op is
+    /// denied any more.
+    pub fn of(&self, message: &Message) -> PurposeSet {
+        let within = |set: PurposeSet| self.purposes.map_or(set, |purposes| purposes.intersection(set));
+        match self.on {
+            On::OptOut => within(message.denied),
+            On::OptIn if within(message.denied).is_empty() => within(message.allowed),
+            On::OptIn => PurposeSet::EMPTY,
+        }
+    }
+
+    /// The person that a message is about, as this op has it.
+    pub fn person(&self, message: &Message, known: &Purposes, lookup: Vec<Value>) -> Person {
+        let status = match self.on {
+            On::OptOut => "opt_out",
+            On::OptIn => "opt_in",
+        };
+        let purposes = known.names(self.of(message)).into_iter().map(str::to_owned).collect();
+        Person { purposes, status: status.to_owned(), lookup, ..plain(message) }
+    }
+}
+
+/// The person without a choice: for look-ups.
+pub fn plain(message: &Message) -> Person {
+    let identifiers = message.identifiers.iter().map(|known| Identifier {
+        kind: known.kind,
+        text: known.text.as_ref().map(|text| text.as_str().to_owned()),
+        sha256: Some(known.sha256),
+    });
+    Person {
+        token: message.target.0,
+        version: message.version,
+        at: message.at,
+        purposes: Vec::new(),
+        status: "opt_out".to_owned(),
+        identifiers: identifiers.collect(),
+        lookup: Vec::new(),
+    }
+}
