@@ -87,3 +87,11 @@ pub const OUTGOING_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const OUTGOING_IDLE_PER_HOST_MAX: usize = 32;
 /// Largest request to a witness: 63 hashes and a checkpoint with a hundred signatures take 40 KB.
 pub const WITNESS_REQUEST_BYTES_MAX: usize = 64 << 10;
+/// Largest part of a snapshot: a receiver can take it over again if a transfer breaks, and reads it into memory.
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 64 << 20;
+/// People that are read at once for a snapshot: some megabytes with all that is known of them.
+pub const SNAPSHOT_PAGE_MAX: usize = 1000;
+/// Longest answer of a bucket that is read: an error with its text.
+pub const BUCKET_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How often a quiet connection to an SFTP server is asked whether it is still there: more often than routers forget it.
+pub const SFTP_KEEPALIVE: Duration = Duration::from_secs(30);
