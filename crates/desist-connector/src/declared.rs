@@ -123,6 +123,22 @@ pub enum SettingKind {
     Path,
 }
 
+impl SettingKind {
+    /// As it stands in a manifest.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Int => "int",
+            Self::Bool => "bool",
+            Self::Enum => "enum",
+            Self::Secret => "secret",
+            Self::List => "list",
+            Self::Host => "host",
+            Self::Path => "path",
+        }
+    }
+}
+
 /// `[auth]`: one kind, with the keys that belong to it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

@@ -340,6 +340,30 @@ impl Instance {
         &self.hosts
     }
 
+    /// What a setting that is a text, one of several words or a path holds, for a transport that reads its settings itself.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        match self.settings.get(name) {
+            Some(Bound::Text(text) | Bound::Path(text)) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What a setting that is a whole number holds.
+    pub fn number(&self, name: &str) -> Option<i64> {
+        match self.settings.get(name) {
+            Some(Bound::Int(number)) => Some(*number),
+            _ => None,
+        }
+    }
+
+    /// What a setting that is a secret holds.
+    pub fn secret(&self, name: &str) -> Option<&Secret> {
+        match self.settings.get(name) {
+            Some(Bound::Secret(secret)) => Some(secret),
+            _ => None,
+        }
+    }
+
     fn scope(&self) -> Scope<'_> {
         Scope { settings: Some(&self.settings), ..Scope::default() }
     }

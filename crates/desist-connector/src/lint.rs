@@ -67,6 +67,7 @@ macro_rules! wire {
 
 // Behind the macro that it uses.
 mod op;
+mod transport;
 mod words;
 
 /// What can be filled in at a place.
@@ -119,6 +120,7 @@ impl<'d> Compiler<'d> {
         let declared = self.declared;
         self.connector();
         self.settings();
+        self.transport_settings();
         let hosts = self.hosts();
         self.auth();
         let limits = self.pace();

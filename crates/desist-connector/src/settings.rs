@@ -168,7 +168,10 @@ impl Auth {
 
 /// What is wrong with a value for a setting.
 pub(crate) fn setting_problem(setting: &Setting, value: &Value) -> Option<String> {
-    let text = value.as_str().filter(|text| !text.is_empty() && text.len() <= SETTING_BYTES_MAX && !text.contains(char::is_control));
+    // A private key comes in lines, and where a header cannot hold them it is refused.
+    let is_key = |text: &str| setting.kind == SettingKind::Secret && text.starts_with("-----BEGIN ");
+    let is_clean = |text: &str| !text.contains(|c: char| c.is_control() && !(is_key(text) && matches!(c, '\n' | '\r')));
+    let text = value.as_str().filter(|text| !text.is_empty() && text.len() <= SETTING_BYTES_MAX && is_clean(text));
     let is_good = match setting.kind {
         SettingKind::String => text.is_some_and(|text| {
             setting.pattern.as_deref().is_none_or(|pattern| whole_pattern(pattern).is_some_and(|pattern| pattern.is_match(text)))

@@ -104,3 +104,11 @@ pub const TOKEN_TIMEOUT: Duration = Duration::from_secs(20);
 pub const TOKEN_LIFE: Duration = Duration::from_mins(30);
 /// Longest life of an access token that is believed: a day, as with waits.
 pub const TOKEN_LIFE_MAX: Duration = Duration::from_hours(24);
+/// Largest part of a snapshot: a receiver can take it over again if a transfer breaks, and reads it into memory.
+pub const SNAPSHOT_PART_BYTES_MAX: usize = 64 << 20;
+/// People that are read at once for a snapshot: some megabytes with all that is known of them.
+pub const SNAPSHOT_PAGE_MAX: usize = 1000;
+/// Longest answer of a bucket that is read: an error with its text.
+pub const BUCKET_ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How often a quiet connection to an SFTP server is asked whether it is still there: more often than routers forget it.
+pub const SFTP_KEEPALIVE: Duration = Duration::from_secs(30);

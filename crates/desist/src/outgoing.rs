@@ -11,6 +11,7 @@ use desist_engine::env::{Answer, Done, Outbound, Outgoing, SendError};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Method, Url};
+use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
 use crate::limits::{OUTGOING_CONNECT_TIMEOUT, OUTGOING_IDLE_PER_HOST_MAX};
@@ -111,6 +112,42 @@ fn permitted(found: impl IntoIterator<Item = SocketAddr>, allow_private: bool) -
     if allowed.is_empty() { Err(NotAllowed) } else { Ok(Box::new(allowed.into_iter())) }
 }
 
+/// Why there is no connection to a host.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DialError {
+    /// It leads only where the caller may not go.
+    #[error("{FORBIDDEN}")]
+    Forbidden,
+    /// There is no such name, or nobody answers there.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// Connects to a host by the rule of every request: to an address that was checked, never to the name again. For protocols
+/// other than HTTP; the caller says how long it may take.
+pub(crate) async fn dial(host: &str, port: u16, allow_private: bool) -> Result<TcpStream, DialError> {
+    let found = tokio::net::lookup_host((host, port)).await?;
+    let mut last = None;
+    for address in permitted(found, allow_private).map_err(|NotAllowed| DialError::Forbidden)? {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                // Each message waits for its answer, so waiting for more to send only takes time.
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = Some(error),
+        }
+    }
+    Err(last.unwrap_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound)).into())
+}
+
+/// A client of HTTP of the caller's own, under the same rule.
+pub(crate) fn client(allow_private: bool) -> Result<Client, reqwest::Error> {
+    // Somebody may have chosen already; it is the same one.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    builder(allow_private).build()
+}
+
 /// The real network.
 pub struct Network {
     clients: Arc<Clients>,
@@ -208,7 +245,7 @@ async fn exchange(clients: &Clients, request: Outgoing) -> Result<Answer, SendEr
 }
 
 /// Whether the URL itself may be asked. An address in it never meets the resolver.
-fn allowed(url: &Url, allow_private: bool) -> Result<(), &'static str> {
+pub(crate) fn allowed(url: &Url, allow_private: bool) -> Result<(), &'static str> {
     match url.scheme() {
         "https" => {}
         "http" if allow_private => {}

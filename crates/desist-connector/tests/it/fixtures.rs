@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use desist_connector::declared::Transport;
 use desist_connector::{
     Answer, Approvals, Call, Existence, Found, Given, Identifier, Instance, Manifest, Person, Polled, Secret, Verified,
 };
@@ -59,6 +60,9 @@ struct Case {
     left: Vec<String>,
     #[serde(default)]
     request: Vec<Request>,
+    /// With transports that are not HTTP.
+    #[serde(default)]
+    row: Vec<FixtureRow>,
     #[serde(default)]
     answer: Vec<CannedAnswer>,
 }
@@ -73,6 +77,13 @@ struct Request {
     body: Option<Value>,
     #[serde(default)]
     units: Vec<u64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FixtureRow {
+    token: u64,
+    value: Value,
 }
 
 #[derive(Deserialize)]
@@ -138,10 +149,18 @@ impl Replay {
         Instance::new(&self.manifest, &given, approvals).unwrap_or_else(|problems| panic!("{}: {problems:?}", self.name))
     }
 
+    fn is_http(&self) -> bool {
+        self.manifest.declared().connector.transport == Transport::Http
+    }
+
+    fn people(&self, case: &Case) -> Vec<Person> {
+        let find = |token: &u64| person(self.fixtures.person.iter().find(|person| person.token == *token).expect("a person"));
+        case.people.iter().map(find).collect()
+    }
+
     /// The calls of a case, and who is not in them.
     fn calls(&self, instance: &Instance, case: &Case) -> (Vec<Call>, Vec<String>) {
-        let find = |token: &u64| person(self.fixtures.person.iter().find(|person| person.token == *token).expect("a person"));
-        let people: Vec<Person> = case.people.iter().map(find).collect();
+        let people = self.people(case);
         let (what, place) = case.call.split_once('.').unwrap_or((&case.call, "0"));
         let place = place.parse().expect("a place");
         let one = |call| (vec![call], Vec::new());
@@ -213,6 +232,14 @@ fn every_fixture_is_what_it_says() {
         for case in &replay.fixtures.case {
             let at = format!("{}: {}", replay.name, case.name);
             let instance = replay.instance(case.dry_run);
+            if !replay.is_http() {
+                let place = case.call.strip_prefix("op.").and_then(|place| place.parse().ok()).expect("an op");
+                let (rows, left) = instance.rows(place, &replay.people(case)).expect("rows");
+                assert_eq!(left.iter().map(self::left).collect::<Vec<_>>(), case.left, "{at}: who is left out");
+                let rows: Vec<_> = rows.into_iter().map(|row| (row.token, row.value)).collect();
+                assert_eq!(rows, case.row.iter().map(|row| (row.token, row.value.clone())).collect::<Vec<_>>(), "{at}");
+                continue;
+            }
             let (calls, left) = replay.calls(&instance, case);
             assert_eq!(left, case.left, "{at}: who is left out");
             if !case.request.is_empty() || calls.is_empty() {
@@ -247,6 +274,10 @@ fn every_connector_has_fixtures_of_its_failures() {
         let replay = Replay::open(&path);
         for (place, _) in replay.manifest.ops().enumerate() {
             let cases: Vec<_> = replay.fixtures.case.iter().filter(|case| case.call == format!("op.{place}")).collect();
+            if !replay.is_http() {
+                assert!(cases.iter().any(|case| !case.row.is_empty()), "{} op {place}: no row", replay.name);
+                continue;
+            }
             let answers: Vec<_> = cases.iter().flat_map(|case| &case.answer).collect();
             let has = |test: &dyn Fn(&CannedAnswer) -> bool| answers.iter().any(|answer| test(answer));
             let good = |answer: &CannedAnswer| answer.units.iter().any(|unit| matches!(unit.as_str(), "accepted" | "applied"));
@@ -271,6 +302,9 @@ fn a_broken_answer_is_never_a_success() {
     let mut broken = 0;
     for path in shipped() {
         let replay = Replay::open(&path);
+        if !replay.is_http() {
+            continue;
+        }
         let instance = replay.instance(false);
         for case in replay.fixtures.case.iter().filter(|case| !case.dry_run) {
             let (calls, _) = replay.calls(&instance, case);

@@ -456,7 +456,38 @@ fn a_file_has_rows_and_no_requests() {
     let text = "[connector]\nid = \"a\"\nversion = 1\ntitle = \"a\"\ntransport = \"sftp\"\n[ids.email]\n[[op]]\non = \"opt_out\"\npurposes = [\"*\"]\n\
                 writes = [\"state\", \"purposes\"]\neffect = \"table\"\nceiling = \"accepted\"\nunit = \"id\"\n\
                 item = { email = \"{{id.email}}\", state = \"{{status}}\", purposes = \"{{purposes}}\" }\n";
+    let without_settings = text;
+    let missing: Vec<_> = problems(text).into_iter().map(|problem| (problem.path, problem.message)).collect();
+    assert_eq!(missing.len(), 9, "{missing:?}");
+    assert!(missing.contains(&("settings.host_key".to_owned(), "is missing".to_owned())), "{missing:?}");
+    let setting = |(name, kind): &(&str, &str)| match *kind {
+        "enum" => format!("[settings.{name}]\ntype = \"enum\"\nvalues = [\"a\"]\nrequired = true\n"),
+        kind => format!("[settings.{name}]\ntype = \"{kind}\"\nrequired = true\n"),
+    };
+    let files = [("format", "enum"), ("values", "enum"), ("snapshot_every", "string")];
+    let own = |transport: &str| match transport {
+        "sql" => vec![("url", "secret"), ("table", "string")],
+        "file" => [&files[..], &[("directory", "path"), ("keep_days", "int")]].concat(),
+        "s3" => {
+            let texts = ["endpoint", "bucket", "region", "access_key"].map(|name| (name, "string"));
+            [&files[..], &texts, &[("secret_key", "secret")]].concat()
+        }
+        "sftp" => {
+            let texts = ["host", "host_key", "username"].map(|name| (name, "string"));
+            [&files[..], &texts, &[("port", "int"), ("password", "secret"), ("directory", "path"), ("keep_days", "int")]].concat()
+        }
+        _ => Vec::new(),
+    };
+    let with_settings = |transport: &str| {
+        let settings: String = own(transport).iter().map(setting).collect();
+        without_settings.replace("\"sftp\"", &format!("\"{transport}\"")).replace("[ids.email]", &format!("{settings}[ids.email]"))
+    };
+    let text = &with_settings("sftp");
     assert_eq!(problems(text), []);
+    let other_type = text.replace("[settings.port]\ntype = \"int\"", "[settings.port]\ntype = \"string\"");
+    assert_eq!(problems(&other_type)[0].path, "settings.port");
+    let may_be_missing = text.replace("[settings.port]\ntype = \"int\"\nrequired = true", "[settings.port]\ntype = \"int\"");
+    assert_eq!(problems(&may_be_missing)[0].path, "settings.port");
     for (transport, ceiling, is_taken) in [
         ("sftp", "applied", false),
         ("file", "verified", false),
@@ -464,8 +495,9 @@ fn a_file_has_rows_and_no_requests() {
         ("manual", "applied", false),
         ("manual", "accepted", true),
         ("sql", "applied", true),
+        ("sql", "verified", true),
     ] {
-        let claims = text.replace("\"sftp\"", &format!("\"{transport}\"")).replace("\"accepted\"", &format!("\"{ceiling}\""));
+        let claims = with_settings(transport).replace("\"accepted\"", &format!("\"{ceiling}\""));
         let found: Vec<_> = problems(&claims).into_iter().map(|problem| problem.path).collect();
         assert_eq!(found.is_empty(), is_taken, "{transport} {ceiling}: {found:?}");
         assert!(is_taken || found == ["op.0.ceiling"], "{found:?}");

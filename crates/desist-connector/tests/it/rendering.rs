@@ -324,7 +324,7 @@ fn what_a_connector_does_not_declare_cannot_be_called() {
     assert_eq!(instance.probe_call().err(), Some(RenderError::NotDeclared));
     assert_eq!(instance.poll_call(0, "1").err(), Some(RenderError::NotDeclared));
     assert!(instance.setup_calls().expect("none").is_empty());
-    let text = "[connector]\nid = \"a\"\nversion = 1\ntitle = \"a\"\ntransport = \"sftp\"\n[ids.email]\n[[op]]\non = \"opt_out\"\npurposes = [\"sale\"]\n\
+    let text = "[connector]\nid = \"a\"\nversion = 1\ntitle = \"a\"\ntransport = \"manual\"\n[ids.email]\n[[op]]\non = \"opt_out\"\npurposes = [\"sale\"]\n\
                 writes = [\"state\"]\neffect = \"table\"\nceiling = \"accepted\"\nunit = \"id\"\nitem = { email = \"{{id.email}}\", state = \"{{status}}\" }\n";
     let rows = super::world::instance(&manifest(text), Approvals::default());
     assert_eq!(rows.calls(0, &[]).err(), Some(RenderError::NotHttp));

@@ -108,6 +108,11 @@ pub trait Transport: Send + Sync {
     /// Whether it could write this message: an identifier is known that the destination takes, in a form that it takes.
     fn reaches(&self, message: &Message) -> bool;
 
+    /// What went wrong last, in words for the operator and without anybody's data; none since something worked.
+    fn problem(&self) -> Option<String> {
+        None
+    }
+
     /// The destination's own code behind a number in a report, as far as this process saw it.
     fn reason(&self, code: u16) -> Option<String> {
         let _ = code;

@@ -67,11 +67,6 @@ impl HttpTransport {
         let auth = Authenticator::new(&options);
         Self(Arc::new(Inner { auth, choices, reasons: Reasons::default(), lookups, permits, options }))
     }
-
-    /// The destination's word for a code in an outcome or report, if it was seen since the start.
-    pub fn reason(&self, code: u16) -> Option<String> {
-        self.0.reasons.text(code)
-    }
 }
 
 impl Transport for HttpTransport {
@@ -94,6 +89,10 @@ impl Transport for HttpTransport {
             };
             tell.now(ended);
         });
+    }
+
+    fn reason(&self, code: u16) -> Option<String> {
+        self.0.reasons.text(code)
     }
 
     /// The same rule by which a person of an errand is unreachable: every op about the message can name somebody in it. Rows of a look-up

@@ -7,6 +7,7 @@ mod jobs;
 mod lookups;
 mod people;
 mod reasons;
+pub mod rows;
 mod wire;
 
 pub use auth::{EngineTokens, TokenStore, Unkept};

@@ -1,8 +1,10 @@
 //! Messages as the people of a connector, and which ops are about whom.
 
+use std::sync::Arc;
+
 use desist_connector::declared::{Ceiling, On, Unit};
 use desist_connector::{Identifier, Manifest, Person};
-use desist_core::lane::Level;
+use desist_core::lane::{Level, Report, Target};
 use desist_core::purpose::{PurposeSet, Purposes};
 use desist_engine::delivery::transport::Message;
 use serde_json::Value;
@@ -67,6 +69,26 @@ impl Choice {
         let purposes = known.names(self.of(message)).into_iter().map(str::to_owned).collect();
         Person { purposes, status: status.to_owned(), lookup, ..plain(message) }
     }
+}
+
+/// The people whom one op is to tell of.
+pub struct Told {
+    /// The op's place in the manifest.
+    pub op: usize,
+    /// Who; their tokens are the numbers of the targets.
+    pub people: Vec<Person>,
+}
+
+/// What each op has to tell, and for whom none has anything: [`Report::Nothing`].
+pub fn told(manifest: &Manifest, known: &Purposes, messages: &[Arc<Message>]) -> (Vec<Told>, Vec<(Target, Report)>) {
+    let choices = choices(manifest, known);
+    let people = |choice: &Choice| {
+        let meant = messages.iter().filter(|message| !choice.of(message).is_empty());
+        Told { op: choice.op, people: meant.map(|message| choice.person(message, known, Vec::new())).collect() }
+    };
+    let told = choices.iter().map(people).filter(|told| !told.people.is_empty()).collect();
+    let nothing = messages.iter().filter(|message| choices.iter().all(|choice| choice.of(message).is_empty()));
+    (told, nothing.map(|message| (message.target, Report::Nothing)).collect())
 }
 
 /// The person without a choice: for look-ups.
