@@ -2,6 +2,7 @@
 //! tests set, and a store that fails when they want it to.
 
 mod alerts;
+mod clear;
 mod faults;
 mod lists;
 mod notary;

@@ -158,6 +158,28 @@ fn a_suppressed_identifier_costs_less_than_128_bytes() {
     assert!(bytes < 128 * COUNT, "{bytes}");
 }
 
+/// With what an identifier is: an e-mail address of 24 characters, under the tag, nonce and data key that the engine adds.
+#[test]
+fn a_kept_value_costs_less_than_224_bytes() {
+    const COUNT: u64 = 100_000;
+    let harness = Temporary::new();
+    let mut store = SqliteStore::open(&harness.home()).expect("opens");
+    for chunk in 0..COUNT / 1000 {
+        let committed = store.transact(&mut |write| {
+            (chunk * 1000 + 1..=(chunk + 1) * 1000).try_for_each(|no| {
+                let sealed = Sealed { wrapped_key: vec![7; 12 + 32 + 16], ciphertext: vec![7; 12 + 1 + 24 + 16] };
+                write.vault_put(Owner::Identifier(IdentifierNo(no)), &sealed)
+            })
+        });
+        committed.expect("commits");
+    }
+    drop(store);
+    let sql = "SELECT sum(pgsize) FROM dbstat WHERE name IN ('vault', 'sqlite_autoindex_vault_1')";
+    let bytes: u64 = harness.raw().query_row(sql, [], |row| row.get(0)).expect("reads");
+    println!("{bytes} bytes for {COUNT} values");
+    assert!(bytes < 224 * COUNT, "{bytes}");
+}
+
 /// Every statement behind a list, as `session.rs` has it: first the text, then what is put into its places.
 const LISTS: [(&str, &[(&str, &str)]); 23] = [
     ("SELECT subject FROM profile WHERE subject > ? ORDER BY subject LIMIT ?", &[]),
