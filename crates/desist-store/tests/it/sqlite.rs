@@ -6,11 +6,12 @@ use std::time::Instant;
 use desist_core::fact::{Actor, Channel, RequestId, RequestKind};
 use desist_core::identifier::Kind;
 use desist_core::lookup::LookupKey;
+use desist_core::mark::IdentifierNo;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::{Batch, Named, OptOut};
 use desist_store::contract::{Harness, filled, step};
 use desist_store::sqlite::{DirLock, SqliteReaders, SqliteStore};
-use desist_store::{Readers, SCHEMA_VERSION, Store, StoreError, commit};
+use desist_store::{Owner, Readers, SCHEMA_VERSION, Sealed, Store, StoreError, commit};
 use sha2::{Digest, Sha256};
 
 use crate::Temporary;
