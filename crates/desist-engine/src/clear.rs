@@ -92,10 +92,11 @@ pub(crate) fn opens(vault: &Vault, no: IdentifierNo, sealed: &Sealed) -> bool {
 pub fn known(read: &mut dyn Read, shared: &Shared, no: IdentifierNo) -> Result<Option<Known>, StoreError> {
     let Some((key, kind, _)) = read.verdict_of(no)? else { return Ok(None) };
     if let Some(sealed) = read.vault_get(Owner::Identifier(no))? {
-        match Kept::open(&shared.vault, no, &sealed).ok().and_then(|kept| kept.known(shared, kind, &key)) {
-            Some(known) => return Ok(Some(known)),
-            None => tracing::error!(identifier = no.0, "what is kept of an identifier is not what it is; run `desist check`"),
+        let known = Kept::open(&shared.vault, no, &sealed).ok().and_then(|kept| kept.known(shared, kind, &key));
+        if known.is_some() {
+            return Ok(known);
         }
+        tracing::error!(identifier = no.0, "what is kept of an identifier is not what it is");
     }
     from_evidence(read, shared, no, kind, &key)
 }
@@ -176,10 +177,11 @@ fn from_evidence(read: &mut dyn Read, shared: &Shared, no: IdentifierNo, kind: K
     let row = read.identifier(no)?;
     let Some(seq) = row.and_then(|row| row.line.marks().iter().map(|held| held.mark.seq).max()) else { return Ok(None) };
     let Some((_, bytes)) = read.entries(seq..seq + 1)?.pop() else { return Ok(None) };
-    let request = match Entry::decode(&bytes).map(|entry| entry.fact) {
-        Ok(Fact::OptedOut { request, evidence: Some(_), .. } | Fact::OptedIn { request, .. }) => request,
-        // Damage of the log is told by its check.
-        _ => return Ok(None),
+    // Damage of the log is told by its check.
+    let Ok(Fact::OptedOut { request, evidence: Some(_), .. } | Fact::OptedIn { request, .. }) =
+        Entry::decode(&bytes).map(|entry| entry.fact)
+    else {
+        return Ok(None);
     };
     let owner = Owner::Request(request);
     let Some(sealed) = read.vault_get(owner)? else { return Ok(None) };

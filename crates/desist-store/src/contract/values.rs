@@ -23,7 +23,7 @@ pub fn values_are_kept_by_identifier(make: Make<'_>) {
             let commits = rng.below(4) > 0;
             let done = store.transact(&mut |write| {
                 model.clone_from(&before);
-                for _ in 0..1 + rng.below(5) {
+                for _ in 0..=rng.below(5) {
                     // Near the end of what a number can be, too.
                     let no = [rng.below(12), u64::from(u32::MAX) + rng.below(3)][rng.below(2) as usize];
                     let owner = Owner::Identifier(IdentifierNo(no));
