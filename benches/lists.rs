@@ -8,6 +8,7 @@
 
 #![expect(clippy::cast_precision_loss, reason = "times and shares are shown with two digits")]
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -54,6 +55,7 @@ fn engine(directory: &Path, clear: &[&str]) -> Engine {
             time_zone: parse_time_zone("America/Los_Angeles").expect("bundled"),
             purposes: Vec::new(),
             searched: Searched { sealed, clear },
+            kinds_told: BTreeSet::new(),
         },
         env: Arc::new(System),
         outbound: None,
@@ -77,6 +79,7 @@ fn load(engine: &Engine, profiles: u64) {
                     email: Some(named),
                     opt_out: n % 20 == 0,
                     evidence: b"{}".to_vec(),
+                    given: Vec::new(),
                     by: Actor::Local,
                 }
             })

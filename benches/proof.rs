@@ -5,7 +5,7 @@
 
 #![expect(clippy::cast_precision_loss, reason = "times and shares are shown with two digits")]
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -139,6 +139,7 @@ fn engine(directory: &Path) -> Engine {
             time_zone: parse_time_zone("America/Los_Angeles").expect("bundled"),
             purposes: Vec::new(),
             searched: Searched::default(),
+            kinds_told: BTreeSet::new(),
         },
         env: Arc::new(System),
         outbound: None,
@@ -169,6 +170,7 @@ fn lag(directory: &Path, clients: u64, time: Duration) {
                         channel: Channel::Form,
                         acted_at: None,
                         evidence: b"{}".to_vec(),
+                        given: Vec::new(),
                         by: Actor::Local,
                     };
                     engine.submit_blocking(Lane::Interactive, move |ctx| intake::request(ctx, &request)).expect("taken");

@@ -225,6 +225,7 @@ impl<R: Read> People<R> {
     }
 
     /// Also gives the normal forms of these kinds.
+    #[must_use]
     pub fn with_texts_of(self, kinds: &[Kind]) -> Self {
         Self { texts_of: kinds.to_vec(), ..self }
     }

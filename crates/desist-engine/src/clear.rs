@@ -5,11 +5,10 @@
 //! in the vault. It stays as long as somebody holds the identifier or something is denied to it, since each destination has to be told of
 //! the denial, and told again.
 
-use desist_core::fact::{Entry, Fact};
+use desist_core::fact::{Entry, Fact, IdRef};
 use desist_core::identifier::{Identifier, Kind, NormalForm};
 use desist_core::lookup::{LookupKey, LookupKeys};
 use desist_core::mark::IdentifierNo;
-use desist_core::rules;
 use desist_store::{Owner, Read, Sealed, StoreError};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -93,10 +92,11 @@ pub(crate) fn opens(vault: &Vault, no: IdentifierNo, sealed: &Sealed) -> bool {
 pub fn known(read: &mut dyn Read, shared: &Shared, no: IdentifierNo) -> Result<Option<Known>, StoreError> {
     let Some((key, kind, _)) = read.verdict_of(no)? else { return Ok(None) };
     if let Some(sealed) = read.vault_get(Owner::Identifier(no))? {
-        match Kept::open(&shared.vault, no, &sealed).ok().and_then(|kept| kept.known(shared, kind, &key)) {
-            Some(known) => return Ok(Some(known)),
-            None => tracing::error!(identifier = no.0, "what is kept of an identifier is not what it is; run `desist check`"),
+        let known = Kept::open(&shared.vault, no, &sealed).ok().and_then(|kept| kept.known(shared, kind, &key));
+        if known.is_some() {
+            return Ok(known);
         }
+        tracing::error!(identifier = no.0, "what is kept of an identifier is not what it is");
     }
     from_evidence(read, shared, no, kind, &key)
 }
@@ -134,27 +134,25 @@ pub fn keep(ctx: &mut Ctx<'_>, given: &[Given]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Shreds what is kept of those identifiers that nobody holds any more and to which nothing is denied: no destination has to be told of
-/// them again. Called whenever holds ended, also if no kind is told any more.
-pub(crate) fn forget(ctx: &mut Ctx<'_>, ended: &[IdentifierNo]) -> Result<(), StoreError> {
+/// Shreds what is kept of those identifiers that the batch's entries from place `first` on take from a holder, that nobody holds any more
+/// and to which nothing is denied: no destination has to be told of them again. Called after whatever ends holds, also if no kind is told
+/// any more.
+pub(crate) fn forget(ctx: &mut Ctx<'_>, first: usize) -> Result<(), StoreError> {
+    let mut ended = Vec::new();
+    for entry in ctx.batch.entries.iter().skip(first) {
+        if let Fact::Unlinked { identifiers, .. } = &entry.fact {
+            ended.extend(identifiers.iter().map(|IdRef(no, _)| *no));
+        }
+    }
     for no in ended {
-        let owner = Owner::Identifier(*no);
+        let owner = Owner::Identifier(no);
         if ctx.write.vault_get(owner)?.is_some()
-            && ctx.batch.graph().identifier(ctx.write, *no)?.is_none_or(|row| row.holders == 0 && row.line.denied().is_empty())
+            && ctx.batch.graph().identifier(ctx.write, no)?.is_none_or(|row| row.holders == 0 && row.line.denied().is_empty())
         {
             ctx.write.vault_shred(owner)?;
         }
     }
     Ok(())
-}
-
-/// The numbers of those of the identifiers that are known.
-pub(crate) fn numbers(ctx: &mut Ctx<'_>, named: &[rules::Named]) -> Result<Vec<IdentifierNo>, StoreError> {
-    let mut numbers = Vec::with_capacity(named.len());
-    for one in named {
-        numbers.extend(ctx.batch.find(ctx.write, &one.key)?);
-    }
-    Ok(numbers)
 }
 
 /// The part of a request's evidence that is relied on: the member `identifiers`, as the callers of [`crate::intake::request`] write it.
@@ -179,10 +177,11 @@ fn from_evidence(read: &mut dyn Read, shared: &Shared, no: IdentifierNo, kind: K
     let row = read.identifier(no)?;
     let Some(seq) = row.and_then(|row| row.line.marks().iter().map(|held| held.mark.seq).max()) else { return Ok(None) };
     let Some((_, bytes)) = read.entries(seq..seq + 1)?.pop() else { return Ok(None) };
-    let request = match Entry::decode(&bytes).map(|entry| entry.fact) {
-        Ok(Fact::OptedOut { request, evidence: Some(_), .. } | Fact::OptedIn { request, .. }) => request,
-        // Damage of the log is told by its check.
-        _ => return Ok(None),
+    // Damage of the log is told by its check.
+    let Ok(Fact::OptedOut { request, evidence: Some(_), .. } | Fact::OptedIn { request, .. }) =
+        Entry::decode(&bytes).map(|entry| entry.fact)
+    else {
+        return Ok(None);
     };
     let owner = Owner::Request(request);
     let Some(sealed) = read.vault_get(owner)? else { return Ok(None) };

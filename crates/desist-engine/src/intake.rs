@@ -226,11 +226,9 @@ pub fn link(ctx: &mut Ctx<'_>, named: &[Named], given: &[Given], by: Actor) -> O
 
 /// States that they are not any more.
 pub fn unlink(ctx: &mut Ctx<'_>, named: &[Named], by: Actor) -> Outcome<Linked> {
+    let first = ctx.batch.entries.len();
     let outcome = ctx.batch.unlink(ctx.write, named, by)?;
-    if let Ok(Some(_)) = outcome {
-        let ended = clear::numbers(ctx, named)?;
-        clear::forget(ctx, &ended)?;
-    }
+    clear::forget(ctx, first)?;
     Ok(linked(ctx, outcome))
 }
 

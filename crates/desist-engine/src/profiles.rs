@@ -237,10 +237,9 @@ pub fn change(
             Ok(sealed) => ctx.write.vault_put(owner, &sealed)?,
             Err(error) => return Ok(Err(error.into())),
         }
+        let first = ctx.batch.entries.len();
         ctx.batch.hold_exactly(ctx.write, subject, &merged.old, &merged.new, wish.by)?;
-        let ended: Vec<_> = merged.old.iter().filter(|one| !merged.new.contains(one)).copied().collect();
-        let ended = clear::numbers(ctx, &ended)?;
-        clear::forget(ctx, &ended)?;
+        clear::forget(ctx, first)?;
         search::changed(ctx, subject, Some(&attributes), Some(&merged.attributes))?;
         row.modified_ms = ctx.now_ms;
     }
@@ -283,9 +282,9 @@ pub fn delete(ctx: &mut Ctx<'_>, pkey: &Identifier, by: Actor) -> Outcome<()> {
 
 pub(crate) fn delete_found(ctx: &mut Ctx<'_>, found: &Found, by: Actor) -> Result<(), StoreError> {
     let subject = found.subject;
-    let ended = ctx.batch.graph().held(ctx.write, subject)?;
+    let first = ctx.batch.entries.len();
     ctx.batch.delete_profile(ctx.write, subject, by)?;
-    clear::forget(ctx, &ended)?;
+    clear::forget(ctx, first)?;
     ctx.write.vault_shred(Owner::Profile(subject))?;
     ctx.write.delete_subscriptions(subject)?;
     ctx.write.delete_profile(subject)?;

@@ -3,6 +3,9 @@
 //! AES-256-GCM-SIV (RFC 8452) under a data key, which is itself sealed under the master key; both
 //! with the owner as associated data, so that rows cannot be swapped. Removing a row removes the
 //! only copy of its data key.
+//!
+//! A profile's data goes with the profile. What an identifier is goes with the last hold on it, unless something is denied to it: then it
+//! stays, since destinations have to be told, and told again ([`crate::clear`]).
 
 use std::collections::BTreeSet;
 

@@ -4,12 +4,14 @@
 
 mod lanes;
 mod lists;
+mod values;
 
 pub use lanes::lanes_keep_their_books_and_one_lease;
 pub use lists::{
     denied_keys_are_listed_with_all_who_hold_them, lists_do_what_the_model_does, prefixes_end_where_they_should,
     subscriptions_and_privacy_requests_are_checked, times_are_listed_both_ways,
 };
+pub use values::{a_touch_alone_moves_its_parties, values_are_kept_by_identifier};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,6 +62,7 @@ macro_rules! contract {
             random_commands_do_what_the_model_does failures_leave_before_or_after
             lists_do_what_the_model_does prefixes_end_where_they_should times_are_listed_both_ways denied_keys_are_listed_with_all_who_hold_them
             subscriptions_and_privacy_requests_are_checked lanes_keep_their_books_and_one_lease
+            values_are_kept_by_identifier a_touch_alone_moves_its_parties
         }
     };
     ($make:path => $($name:ident)*) => {
@@ -565,7 +568,7 @@ fn random_command<R: Records + ?Sized>(rng: &mut Rng, batch: &mut Batch, records
     let subject = SubjectNo(1 + rng.below(batch.counters.subjects.max(1)));
     let by = Actor::Key(1);
     batch.now += rng.below(3) as i64;
-    match rng.below(12) {
+    match rng.below(13) {
         0..=4 => {
             let act = OptOut {
                 acted_at: (rng.below(3) == 0).then(|| batch.now - rng.below(9) as i64),
@@ -586,6 +589,7 @@ fn random_command<R: Records + ?Sized>(rng: &mut Rng, batch: &mut Batch, records
                 batch.confirm_opt_in(records, request_id(1), &target, purposes, channel, by)?;
             }
         }
+        12 => batch.find(records, &first[0].key)?.into_iter().for_each(|no| batch.touch(no)),
         10 if batch.counters.subjects > 0 => drop(batch.api_opt_in(records, subject, purposes, rng.below(4) > 0, true, by)?),
         11 if batch.counters.subjects > 0 && rng.below(3) == 0 => drop(batch.delete_profile(records, subject, by)?),
         _ if batch.counters.subjects > 0 => batch.hold_exactly(records, subject, &first, &second, by)?,

@@ -3,6 +3,7 @@
 
 mod alerts;
 mod delivery;
+mod clear;
 mod faults;
 mod lists;
 mod notary;

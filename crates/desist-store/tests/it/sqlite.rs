@@ -6,11 +6,12 @@ use std::time::Instant;
 use desist_core::fact::{Actor, Channel, RequestId, RequestKind};
 use desist_core::identifier::Kind;
 use desist_core::lookup::LookupKey;
+use desist_core::mark::IdentifierNo;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::{Batch, Named, OptOut};
 use desist_store::contract::{Harness, filled, step};
 use desist_store::sqlite::{DirLock, SqliteReaders, SqliteStore};
-use desist_store::{Readers, SCHEMA_VERSION, Store, StoreError, commit};
+use desist_store::{Owner, Readers, SCHEMA_VERSION, Sealed, Store, StoreError, commit};
 use sha2::{Digest, Sha256};
 
 use crate::Temporary;
@@ -156,6 +157,28 @@ fn a_suppressed_identifier_costs_less_than_128_bytes() {
     let bytes: u64 = harness.raw().query_row(sql, [], |row| row.get(0)).expect("reads");
     println!("{bytes} bytes for {COUNT} identifiers");
     assert!(bytes < 128 * COUNT, "{bytes}");
+}
+
+/// With what an identifier is: an e-mail address of 24 characters, under the tag, nonce and data key that the engine adds.
+#[test]
+fn a_kept_value_costs_less_than_224_bytes() {
+    const COUNT: u64 = 100_000;
+    let harness = Temporary::new();
+    let mut store = SqliteStore::open(&harness.home()).expect("opens");
+    for chunk in 0..COUNT / 1000 {
+        let committed = store.transact(&mut |write| {
+            (chunk * 1000 + 1..=(chunk + 1) * 1000).try_for_each(|no| {
+                let sealed = Sealed { wrapped_key: vec![7; 12 + 32 + 16], ciphertext: vec![7; 12 + 1 + 24 + 16] };
+                write.vault_put(Owner::Identifier(IdentifierNo(no)), &sealed)
+            })
+        });
+        committed.expect("commits");
+    }
+    drop(store);
+    let sql = "SELECT sum(pgsize) FROM dbstat WHERE name IN ('vault', 'sqlite_autoindex_vault_1')";
+    let bytes: u64 = harness.raw().query_row(sql, [], |row| row.get(0)).expect("reads");
+    println!("{bytes} bytes for {COUNT} values");
+    assert!(bytes < 224 * COUNT, "{bytes}");
 }
 
 /// Every statement behind a list, as `session.rs` has it: first the text, then what is put into its places.

@@ -23,4 +23,5 @@ mod privacy;
 mod proof;
 mod signing;
 mod tidy;
+mod told;
 mod witness;

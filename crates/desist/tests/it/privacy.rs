@@ -6,12 +6,14 @@ use std::process::{Command, Output};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use desist_engine::core::identifier::Kind;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use crate::support::{self, Answer, DESIST, Server, send};
+use crate::told::Told;
 
 const EMAIL: &str = "Zebra.Canary@Example.org";
 const PHONE: &str = "(212) 555-2368";
@@ -501,6 +503,50 @@ fn a_deleted_profile_leaves_no_trace_of_its_data() {
     assert!(server.stop().success());
     search.tables_and_files(data);
     search.nothing();
+}
+
+#[test]
+fn what_destinations_are_told_of_is_sealed_and_goes_with_the_profile_unless_it_is_denied() {
+    for opt_out in [false, true] {
+        let directory = tempfile::tempdir().unwrap();
+        let data = directory.path();
+        let server = Told::start(data, &[Kind::Email, Kind::Phone, Kind::CampaignPkey]);
+        let record = json!({ "email": EMAIL, "mobilePhone": PHONE, "firstName": NAME, "location": { "city": TEXT } });
+        let made = server.send("POST", CAMPAIGN, &record);
+        assert_eq!(made.status, 201, "{}", made.text);
+        let one = format!("{CAMPAIGN}{}", made.json()["PKey"].as_str().unwrap());
+        if opt_out {
+            assert_eq!(server.send("PATCH", &one, &json!({ "ccpaOptOut": true })).status, 200);
+        }
+        let rows = || -> Vec<(Vec<u8>, Vec<u8>)> {
+            let database = database(data);
+            let mut statement = database.prepare("SELECT wrapped_key, ciphertext FROM vault WHERE owner_kind = 'identifier'").unwrap();
+            statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().collect::<Result<_, _>>().unwrap()
+        };
+        let before = rows();
+        assert_eq!(before.len(), 3, "the e-mail, the telephone number and the key");
+        let mut control = Search::default();
+        for bytes in before.iter().flat_map(|(key, value)| [key, value]) {
+            control.also("a sealed row", bytes);
+        }
+        control.bytes("the log of the database", &std::fs::read(data.join("desist.db-wal")).unwrap());
+        assert_eq!(control.found.len(), 1, "the search can find sealed rows");
+        assert_eq!(server.send("DELETE", &one, &json!({})).status, 200);
+        let mut search = Search::new();
+        if opt_out {
+            assert_eq!(rows(), before, "whoever is denied has to be told, and told again");
+            let known = server.known(Kind::Email, EMAIL).and_then(|known| known.text).map(|text| text.to_string());
+            assert_eq!(known.as_deref(), Some("zebra.canary@example.org"));
+        } else {
+            assert!(rows().is_empty() && !server.is_kept(Kind::Email, EMAIL), "the rows are gone");
+            for bytes in before.iter().flat_map(|(key, value)| [key, value]) {
+                search.also("a sealed row", bytes);
+            }
+        }
+        server.stop();
+        search.tables_and_files(data);
+        search.nothing();
+    }
 }
 
 impl Search {
