@@ -203,27 +203,37 @@ impl Run {
         Down { failure: error.failure(), retry_after_ms: error.retry_after_ms() }
     }
 
-    /// Does something for each, some at once, and gives the results in order; ends at the first failure of the destination.
+    /// Does something for each, some at once, and gives the results in order. After a failure of the destination nothing more is begun, and
+    /// what is under way is waited for: whatever may take effect later goes before any other failure.
     pub async fn each<T, R, F>(&self, items: Vec<T>, work: impl Fn(Self, T) -> F) -> Result<Vec<R>, Down>
     where
         R: Send + 'static,
         F: Future<Output = Result<R, Down>> + Send + 'static,
     {
         let (mut running, mut waiting) = (JoinSet::new(), items.into_iter().enumerate());
-        let mut results = Vec::new();
+        let (mut results, mut failed): (_, Option<Down>) = (Vec::new(), None);
         loop {
-            while running.len() < ERRAND_CALLS_MAX
+            while failed.is_none()
+                && running.len() < ERRAND_CALLS_MAX
                 && let Some((place, item)) = waiting.next()
             {
                 let doing = work(self.clone(), item);
                 running.spawn(async move { (place, doing.await) });
             }
-            match running.join_next().await {
+            let down = match running.join_next().await {
                 None => break,
-                Some(Ok((place, result))) => results.push((place, result?)),
+                Some(Ok((place, Ok(result)))) => {
+                    results.push((place, result));
+                    continue;
+                }
+                Some(Ok((_, Err(down)))) => down,
                 Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-                Some(Err(_)) => return Err(Down::new(Failure::Ambiguous)),
-            }
+                Some(Err(_)) => Down::new(Failure::Ambiguous),
+            };
+            failed = Some(failed.filter(|_| down.failure != Failure::Ambiguous).unwrap_or(down));
+        }
+        if let Some(down) = failed {
+            return Err(down);
         }
         results.sort_by_key(|(place, _)| *place);
         Ok(results.into_iter().map(|(_, result)| result).collect())

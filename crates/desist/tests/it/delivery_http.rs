@@ -480,7 +480,9 @@ fn no_fault_of_a_destination_is_a_success() {
             }
         }));
     }
-    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    for thread in threads {
+        thread.join().unwrap();
+    }
 }
 
 #[test]
@@ -654,4 +656,43 @@ fn an_allow_is_told_only_when_nothing_is_denied_any_more() {
     assert_eq!(send(sale, PurposeSet::SHARING), (ok.clone(), vec![], vec![(json!("opt_out"), json!(["sale"]))], true));
     assert_eq!(send(PurposeSet::EMPTY, PurposeSet::SHARING), (ok.clone(), vec![], vec![(json!("opt_in"), json!(["sharing"]))], true));
     assert_eq!(send(PurposeSet::EMPTY, PurposeSet::EMPTY), (ok, vec![(Target(1), Report::Nothing)], vec![], false));
+}
+
+#[test]
+fn after_a_failure_nothing_more_begins_and_what_may_take_effect_later_goes_first() {
+    let peer = Peer::start(|got| {
+        if got.body.contains("rosa1@") {
+            return empty(500);
+        }
+        std::thread::park_timeout(Duration::from_millis(300));
+        empty(if got.body.contains("rosa2@") { 504 } else { 204 })
+    });
+    let (instance, outbound) = (shipped("webhook"), led(&peer));
+    let transport = HttpTransport::new(options(&instance, &outbound));
+    let ended = run(&transport, Errand::Send((1..=12).map(out).collect()), PATIENCE);
+    assert_eq!((ended.outcome, ended.reports.len()), (failed(Failure::Ambiguous, None), 0));
+    assert!(peer.got().len() <= 4, "{}", peer.got().len());
+}
+
+#[test]
+fn no_more_calls_are_under_way_than_the_manifest_says() {
+    let (active, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (now, highest) = (Arc::clone(&active), Arc::clone(&most));
+    let peer = Peer::start(move |got| {
+        highest.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+        std::thread::park_timeout(Duration::from_millis(20));
+        now.fetch_sub(1, Ordering::SeqCst);
+        lie("adobe-campaign-standard", got)
+    });
+    let (instance, outbound) = (shipped("adobe-campaign-standard"), led(&peer));
+    let transport = HttpTransport::new(options(&instance, &outbound));
+    let (tell, told) = mpsc::channel();
+    for errand in 0..4 {
+        let (tell, people) = (tell.clone(), (0..4).map(|person| out(errand * 4 + person)).collect());
+        transport.start(Errand::Send(people), PATIENCE, Box::new(move |ended| tell.send(ended.outcome).unwrap()));
+    }
+    for _ in 0..4 {
+        assert_eq!(told.recv_timeout(PATIENCE), Ok(Outcome::Ok(Level::Accepted)));
+    }
+    assert_eq!((most.load(Ordering::SeqCst), peer.got().len()), (2, 48));
 }
