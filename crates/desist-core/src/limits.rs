@@ -28,6 +28,8 @@ pub const FETCH_MAX: usize = 1_000;
 /// Changes that a lane holds in memory behind its cursor if its batches are small: 4,096 x about 250
 /// bytes is 1 MB, so three hundred lanes with a backlog stay below half a gigabyte.
 pub const WINDOW_MAX: usize = 4_096;
+/// The least that a lane holds, however many lanes there are: a deadline that is near can overtake so many.
+pub const WINDOW_MIN: usize = 64;
 /// The same for a lane whose calls carry more: two rounds of all its calls, and never more than this.
 pub const WINDOW_LARGE_MAX: usize = 50_000;
 /// Most targets in one call: the largest batch that a known API takes (Google Data Manager, Meta).

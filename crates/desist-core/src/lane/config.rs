@@ -3,7 +3,7 @@
 use super::Rate;
 use super::books::Level;
 use crate::limits::{
-    ATTEMPTS_MAX, BATCH_ITEMS_MAX, CONCURRENCY_MAX, PATROLS_MAX, RATES_MAX, RETRY_DELAY_MS_MAX, WINDOW_LARGE_MAX, WINDOW_MAX,
+    ATTEMPTS_MAX, BATCH_ITEMS_MAX, CONCURRENCY_MAX, PATROLS_MAX, RATES_MAX, RETRY_DELAY_MS_MAX, WINDOW_LARGE_MAX, WINDOW_MAX, WINDOW_MIN,
 };
 
 /// How one destination is to be told.
@@ -16,6 +16,8 @@ pub struct Config {
     pub generation: u64,
     /// What every target reaches whose message simply arrives.
     pub floor: Level,
+    /// Changes that it holds in memory behind its cursor if its calls carry few; a driver of many lanes gives each less.
+    pub window: usize,
     /// Most targets in one call.
     pub batch_items: usize,
     /// How long the first of a batch waits for others, in milliseconds.
@@ -74,6 +76,9 @@ pub enum ConfigError {
     /// The batch is empty or too large.
     #[error("a batch has 1 to {BATCH_ITEMS_MAX} targets")]
     Batch,
+    /// No room for changes, or too much.
+    #[error("a lane holds {WINDOW_MIN} to {WINDOW_MAX} changes in memory")]
+    Window,
     /// No calls in flight, or too many.
     #[error("1 to {CONCURRENCY_MAX} calls may be in flight")]
     Concurrency,
@@ -101,6 +106,7 @@ impl Config {
             seed,
             generation: 0,
             floor: Level::Accepted,
+            window: WINDOW_MAX,
             batch_items: 1,
             linger_ms: 0,
             concurrency: 1,
@@ -121,6 +127,7 @@ impl Config {
         let is_in = |least: u64, value: u64, most: u64| (least..=most).contains(&value);
         let rules = [
             (is_in(1, self.batch_items as u64, BATCH_ITEMS_MAX as u64), ConfigError::Batch),
+            (is_in(WINDOW_MIN as u64, self.window as u64, WINDOW_MAX as u64), ConfigError::Window),
             (is_in(1, self.concurrency as u64, CONCURRENCY_MAX as u64), ConfigError::Concurrency),
             (self.rates.len() <= RATES_MAX, ConfigError::Rates),
             (self.request_timeout_ms > 0 && self.request_timeout_ms < self.lease_ms / 2, ConfigError::Timeout),
@@ -132,8 +139,8 @@ impl Config {
         rules.into_iter().find(|(holds, _)| !holds).map_or(Ok(()), |(_, error)| Err(error))
     }
 
-    /// Changes that the lane holds behind its cursor: two rounds of all calls.
+    /// Changes that the lane holds behind its cursor: two rounds of all calls at least.
     pub(super) fn window(&self) -> usize {
-        (2 * self.batch_items * self.concurrency).clamp(WINDOW_MAX, WINDOW_LARGE_MAX)
+        (2 * self.batch_items * self.concurrency).clamp(self.window, WINDOW_LARGE_MAX)
     }
 }

@@ -10,6 +10,7 @@ use desist_core::graph::Party;
 use desist_core::lane::{
     Action, Assurance, Call, Change, Delta, Failure, Input, Lane, Level, Need, News, Now, Outcome, Page, Replay, Report, Sending, Target,
 };
+use desist_core::limits::{WINDOW_MAX, WINDOW_MIN};
 use desist_core::purpose::PurposeSet;
 use desist_store::{ChangeRow, Read, StoreError};
 
@@ -22,6 +23,8 @@ use crate::queue::Lane as QueueLane;
 
 /// Most parties whose present state is kept in memory, since most destinations ask for the same at about the same time.
 const STATES_MAX: usize = 16_384;
+/// Changes that all lanes together hold in memory, but for the least that each needs: some tens of megabytes.
+const WINDOWS_MAX: usize = 65_536;
 /// How long a store that refused a lease is left alone, in milliseconds.
 const CLAIM_EVERY_MS: u64 = 1_000;
 /// Time between two looks at the deadlines of what the lanes have no room for, in milliseconds.
@@ -207,7 +210,9 @@ impl Driver {
         }
         // A party that could not be told may be known to a transport that is new.
         self.states.clear();
-        for (no, destination) in destinations {
+        let window = (WINDOWS_MAX / destinations.len().max(1)).clamp(WINDOW_MIN, WINDOW_MAX);
+        for (no, mut destination) in destinations {
+            destination.lane.window = window;
             if let Some(run) = self.runs.get_mut(&no)
                 && run.destination.digest == destination.digest
             {

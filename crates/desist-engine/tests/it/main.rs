@@ -2,8 +2,9 @@
 //! tests set, and a store that fails when they want it to.
 
 mod alerts;
-mod delivery;
 mod clear;
+mod delivery;
+mod fanout;
 mod faults;
 mod lists;
 mod notary;
