@@ -496,6 +496,41 @@ mod tests {
     }
 
     #[test]
+    fn texts_are_given_of_the_kinds_that_were_asked_for() {
+        let file = b"mail,phone,hash\nRosa@Example.org,(212) 555-2368,\n,2125552368,\nno mail,,\nana@example.org,,";
+        let hash: String = Identifier::from_value(Kind::Email, "eve@example.org")
+            .expect("valid")
+            .0
+            .digest
+            .iter()
+            .fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
+        let file = [&file[..], hash.as_bytes(), b"\n"].concat();
+        let columns = columns(&["mail:email", "phone:phone", "hash:email:sha256"]);
+        let read = |kinds: &[Kind]| {
+            let mut people = People::open(file.as_slice(), &columns, None).expect("opens").with_texts_of(kinds);
+            let mut rows = Vec::new();
+            while let Some(row) = people.next().expect("reads") {
+                rows.push(row);
+            }
+            rows
+        };
+        let texts = |kinds: &[Kind]| -> Vec<Vec<Option<String>>> {
+            read(kinds)
+                .iter()
+                .map(|row| row.texts.iter().map(|text| text.as_ref().map(|text| text.as_str().to_owned())).collect())
+                .collect()
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(texts(&[]), [const { Vec::new() }; 4]);
+        assert_eq!(texts(&[Kind::Email]), [vec![some("rosa@example.org"), None], vec![None], vec![], vec![some("ana@example.org"), None]]);
+        let both =
+            [vec![some("rosa@example.org"), some("+12125552368")], vec![some("+12125552368")], vec![], vec![some("ana@example.org"), None]];
+        assert_eq!(texts(&[Kind::Phone, Kind::Email]), both);
+        // Whom a row names does not depend on it.
+        assert!(read(&[Kind::Email]).iter().map(|row| &row.named).eq(read(&[]).iter().map(|row| &row.named)));
+    }
+
+    #[test]
     fn rows_of_every_sort() {
         let file = b"\xef\xbb\xbfname,email,phone\r\n\r\nRosa,rosa@example.org,+1 212 555 2368\r\n,,\r\n\"A \"\"B\"\"\r\nC\",ana@example.org,\r\nBob,,\r\nEve,eve,12\r\n,eve@example.org,12\r\nx,y\r\n\"\",\xff@example.org,";
         let rows = read(file, &["email:email", "phone:phone"]).unwrap();

@@ -1,6 +1,7 @@
 //! What identifiers are: kept when a destination has to be told, read back, and shredded with the last reason to keep it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use desist_core::decision::Context;
 use desist_core::fact::{Fact, IdRef};
@@ -301,7 +302,7 @@ fn what_was_said_before_a_destination_came_is_read_from_the_evidence() {
     let engine = home.open();
     let hex = |value: &str| {
         let digest = Identifier::from_value(Kind::Email, value).expect("valid").0.digest;
-        digest.iter().map(|byte| format!("{byte:02X}")).collect::<String>()
+        hex_of(&digest).to_uppercase()
     };
     let value = |value: &str| json!({ "kind": "email", "value": value });
     let hash = |value: &str| json!({ "kind": "email", "sha256": hex(value) });
@@ -396,6 +397,13 @@ fn reading_what_is_not_there_costs_no_more_than_five_reads() {
     engine.close();
 }
 
+fn hex_of(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
+
 /// All bytes of all files below a directory.
 fn bytes(dir: &std::path::Path) -> Vec<u8> {
     let mut all = Vec::new();
@@ -458,7 +466,7 @@ fn what_nobody_holds_and_nothing_denies_is_gone_from_every_file() {
         let is_out = value == &values[1];
         assert_eq!([holds(&files, &row.ciphertext), holds(&files, &row.wrapped_key)], [is_out; 2], "{value}");
         let digest = Identifier::from_value(Kind::Email, value).expect("valid").0.digest;
-        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex_of(&digest);
         for trace in [value.as_bytes(), value.split('@').next().expect("a name").as_bytes(), &digest, &digest[..16], hex.as_bytes()] {
             assert!(!holds(&files, trace), "{value} is somewhere in clear");
         }
