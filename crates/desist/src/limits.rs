@@ -36,6 +36,20 @@ pub const ENUMERATION_VALUES_MAX: usize = 200;
 pub const ENUMERATION_VALUE_BYTES_MAX: usize = 64;
 /// Most `[[witnesses]]`: each checkpoint waits for all that answer, and carries their signatures in every receipt.
 pub const WITNESSES_MAX: usize = 16;
+/// Longest id of a destination: it stands in URLs, metric labels and the first column of lists.
+pub const DESTINATION_ID_BYTES_MAX: usize = 64;
+/// Longest name of whoever tells a destination by hand: one line of a list.
+pub const DESTINATION_OWNER_BYTES_MAX: usize = 200;
+/// Longest description of what that person is to do: a paragraph.
+pub const DESTINATION_TASK_BYTES_MAX: usize = 2000;
+/// Longest `timeout` of a call, in seconds: less than half of a lease, so that no call outlives the right to make it.
+pub const DESTINATION_TIMEOUT_MAX: u64 = 29;
+/// Longest `linger`, in seconds: an opt-out has days, and whoever waits for a batch should not wait for most of one.
+pub const DESTINATION_LINGER_MAX: u64 = 3_600;
+/// Shortest time in the configuration, in seconds: what is shorter is a loop.
+pub const PERIOD_SECONDS_MIN: u64 = 1;
+/// Longest time in the configuration, in seconds: 90 days, beyond every deadline of the law.
+pub const PERIOD_SECONDS_MAX: u64 = 90 * 86_400;
 /// Longest secret that the configuration points at: a key or token has some hundred bytes, so what is longer is another file.
 pub const SECRET_BYTES_MAX: usize = 4096;
 /// Longest name of a variable of the environment that has one: a line of a service file.

@@ -1,7 +1,6 @@
 //! How a command reaches the store: through the control socket of the server that holds it, or by
 //! opening it itself. Either way the call is a request to the same router.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -121,8 +120,7 @@ pub fn policy(config: &Config) -> Policy {
             key: alerts.key(),
         }),
         purposes: config.purposes.iter().map(|purpose| (purpose.name.clone(), purpose.model)).collect(),
-        // No destination can be configured yet.
-        kinds_told: BTreeSet::new(),
+        kinds_told: crate::delivery::plan::kinds(config),
     }
 }
 

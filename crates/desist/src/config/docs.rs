@@ -50,6 +50,33 @@ const STARTER: &str = r#"## The configuration of desist for the business __BUSIN
 #model = "opt_out"
 #description = "News and offers by e-mail."
 
+## One [[destinations]] table for each system that must be told; `desist connector show webhook` says what its connector asks for.
+#[[destinations]]
+#id = "crm"
+#connector = "webhook"
+#class = "internal"
+#purposes = ["sale", "sharing", "targeted_advertising"]
+#settings = { host = "hooks.example.com", path = "/privacy", secret = { env = "DESIST_CRM_SECRET" } }
+#allow_private = false
+#approve = []
+#dry_run = false
+#required = "accepted"
+#patrol = "7d"
+#resend_every = "30d"
+#timeout = "10s"
+#rate = ["300/1m"]
+#concurrency = 4
+#linger = "5s"
+#attempts = 16
+
+## A system that a person tells by hand: `desist destination tasks paper-list` says what to do.
+#[[destinations]]
+#id = "paper-list"
+#manifest = "connectors/paper-list.toml"
+#class = "service_provider"
+#owner = "Privacy desk"
+#task = "Send the list to the printer."
+
 [policy]
 ## What ccpaOptOut:false through the Campaign API may end: "own", an opt-out made by the API itself; "refuse", nothing.
 #api_opt_in = "own"
@@ -161,6 +188,9 @@ fn kind(schema: &Value) -> String {
     }
     if let Some(variants) = schema["oneOf"].as_array() {
         return choices(variants.iter().filter_map(|variant| variant.get("const")).collect());
+    }
+    if let Some(inner) = schema.pointer("/anyOf/0") {
+        return kind(inner);
     }
     if let Some(items) = schema.get("items") {
         return format!("list of {}", kind(items));

@@ -78,6 +78,32 @@ pub(super) const FIELDS: &[(&str, &str)] = &[
     ("purposes.description", "a text of at most 1000 bytes"),
     ("policy", "a table [policy]"),
     ("policy.api_opt_in", r#""own" or "refuse""#),
+    ("destinations", "one [[destinations]] table for each destination, at most 1000"),
+    ("destinations.id", r#"1 to 64 of a-z 0-9 and hyphens such as "crm", each id once"#),
+    ("destinations.connector", r#"the id of a connector that comes with desist such as "webhook", or manifest in its stead"#),
+    ("destinations.manifest", r#"the path of a connector manifest such as "connectors/my-crm.toml", or connector in its stead"#),
+    ("destinations.class", r#""third_party", "service_provider", "contractor" or "internal""#),
+    (
+        "destinations.purposes",
+        r#"a list of purposes that the connector has opt-outs for such as ["sale", "sharing"], each once, or leave it out"#,
+    ),
+    (
+        "destinations.settings",
+        r#"a table [destinations.settings] with what `desist connector show` lists, secrets as { env = "NAME" } or { file = "PATH" }"#,
+    ),
+    ("destinations.allow_private", "true or false"),
+    ("destinations.approve", r#"["delete"] if its connector may erase people's data, or leave it out"#),
+    ("destinations.dry_run", "true or false; true only if its connector has a dry run"),
+    ("destinations.required", r#""accepted", "applied" or "verified", and no more than its connector proves"#),
+    ("destinations.patrol", r#"a time from 1s to 90d such as "7d" or "12h""#),
+    ("destinations.resend_every", r#"a time from 1s to 90d such as "30d""#),
+    ("destinations.timeout", r#"a time from 1s to 29s such as "10s""#),
+    ("destinations.rate", r#"a list such as ["300/1m", "5000/1d"], at most 4 together with those of its connector, and none above them"#),
+    ("destinations.concurrency", "a whole number from 1 to 64, no more than its connector allows"),
+    ("destinations.linger", r#"a time from 1s to 1h such as "30s""#),
+    ("destinations.attempts", "a whole number from 1 to 16"),
+    ("destinations.owner", r#"a name such as "Privacy desk" of at most 200 bytes, with a connector whose transport is manual"#),
+    ("destinations.task", "a text of at most 2000 bytes, with a connector whose transport is manual"),
     ("witnesses", "one [[witnesses]] table for each witness, at most 16"),
     ("witnesses.url", r#"the https URL of the witness such as "https://witness.example", or an http one with allow_private = true"#),
     ("witnesses.key", r#"the key that the witness publishes such as "witness.example/w1+1a2b3c4d+BA...", each key once"#),
@@ -108,6 +134,16 @@ pub(super) const FIELDS: &[(&str, &str)] = &[
 
 /// The keys that say where a secret is. People write the secret itself there, so what is there is never shown.
 const SECRETS: &[&str] = &["alerts.secret"];
+/// A table in which any key can be that of a secret.
+const SETTINGS: &str = "destinations.settings";
+/// What may stand at a key of such a table.
+const SETTING: &str =
+    r#"what `desist connector show` says of it, and for a secret a table that says where it is, { env = "NAME" } or { file = "PATH" }"#;
+
+/// Whether `field` is or is in a table in which any key can be that of a secret.
+fn is_setting(field: &str) -> bool {
+    field.strip_prefix(SETTINGS).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
 
 /// The key of a secret that `field` is or is in.
 fn secret_of(field: &str) -> Option<&'static str> {
@@ -116,7 +152,8 @@ fn secret_of(field: &str) -> Option<&'static str> {
 
 /// What may stand at `field`.
 pub(super) fn allowed(field: &str) -> &'static str {
-    FIELDS.iter().find(|(name, _)| *name == field).map_or("a value of the documented type", |(_, allowed)| allowed)
+    let other = if is_setting(field) { SETTING } else { "a value of the documented type" };
+    FIELDS.iter().find(|(name, _)| *name == field).map_or(other, |(_, allowed)| allowed)
 }
 
 /// ` (did you mean "x"?)` if one of the candidates is close to the word.
@@ -170,8 +207,11 @@ pub(super) fn syntax(file: &str, text: &str, error: &toml::de::Error) -> ConfigE
     };
     let start = text.as_bytes()[..offset].iter().rposition(|b| *b == b'\n').map_or(0, |newline| newline + 1);
     let line = text[start..].lines().next().unwrap_or_default();
+    // In the settings of a destination every value can be a secret.
+    let header = text[..start].lines().rfind(|line| line.trim_start().starts_with('['));
+    let is_among_settings = line.contains("settings") || header.is_some_and(|header| header.contains("settings"));
     let reads = match line.split_once(['=', ':']) {
-        Some((key, _)) if key.to_ascii_lowercase().contains("secret") => String::new(),
+        Some((key, _)) if is_among_settings || key.to_ascii_lowercase().contains("secret") => String::new(),
         _ => format!("; the line reads: {}", shorten(line)),
     };
     ConfigError::at(file, text, offset, "", format!("not valid TOML: {message}; {fix}{reads}"))
@@ -188,6 +228,7 @@ pub(super) fn shape(file: &str, text: &str, doc: &DeTable<'_>) -> Option<ConfigE
         })?;
         let problem = match (secret_of(field), text.get(value.span()).map(shorten)) {
             (Some(_), _) => format!("a secret does not belong into this file; use {allowed}"),
+            (None, _) if is_setting(field) => format!("is of the wrong type; use {allowed}"),
             (None, written) => format!("{} is of the wrong type; use {allowed}", written.unwrap_or_default()),
         };
         Some(ConfigError::at(file, text, value.span().start, field, problem))
@@ -219,6 +260,10 @@ pub(super) fn value(file: &str, text: &str, doc: &DeTable<'_>, error: &toml::de:
     let at = |field: &str, problem| ConfigError::at(file, text, span.start, field, problem);
     if let Some(secret) = secret_of(&field) {
         return at(secret, format!("does not say where the secret is; use {}", allowed(secret)));
+    }
+    if is_setting(&field) {
+        let known = ["does not say where a secret is", "is of the wrong type"].into_iter().find(|known| message.starts_with(known));
+        return at(&field, format!("{}; use {}", known.unwrap_or("is of the wrong type"), allowed(&field)));
     }
     let quoted = |index: usize| message.split('`').nth(index).unwrap_or_default();
     if message.starts_with("unknown field") {
@@ -257,6 +302,9 @@ fn unknown_key(field: &str) -> String {
     let elsewhere: Vec<_> = elsewhere.map(|(table, _)| header(table)).collect();
     let near = match () {
         () if by_itself => format!("; {} stands by itself, not inside another table", header(key)),
+        () if table == "destinations" => {
+            format!("{}; what its connector asks for stands under [{SETTINGS}]", did_you_mean(key, known.iter().copied()))
+        }
         () if elsewhere.is_empty() => did_you_mean(key, known.iter().copied()),
         () => format!("; it belongs under {}", elsewhere.join(" or ")),
     };
@@ -266,7 +314,11 @@ fn unknown_key(field: &str) -> String {
 
 /// How a table's header is written.
 pub(super) fn header(table: &str) -> String {
-    if matches!(table, "campaign.fields" | "sites" | "purposes" | "witnesses") { format!("[[{table}]]") } else { format!("[{table}]") }
+    if matches!(table, "campaign.fields" | "sites" | "purposes" | "destinations" | "witnesses") {
+        format!("[[{table}]]")
+    } else {
+        format!("[{table}]")
+    }
 }
 
 /// The last name of `field` if it stands directly in `table`.

@@ -1,5 +1,6 @@
 //! The file `desist.toml`: its types, its errors, its reference page and the file a new data directory gets.
 
+mod destinations;
 mod docs;
 mod error;
 mod fields;
@@ -15,6 +16,7 @@ use serde::Deserialize;
 use toml::de::{DeTable, Deserializer};
 
 pub use self::{
+    destinations::{Approval, Destination, Period, Required, SettingValue, opt_outs, shipped},
     docs::{reference_markdown, starter_file},
     error::ConfigError,
     secret::{SecretMissing, SecretSource},
@@ -83,6 +85,7 @@ impl Config {
         if let Some(alerts) = &mut config.alerts {
             alerts.secret.start_at(dir);
         }
+        config.read_manifests(dir).map_err(|found| config.refusal(found))?;
         Ok(config)
     }
 
@@ -111,13 +114,16 @@ impl Config {
         let mut config = Self::deserialize(Deserializer::from(doc.clone())).map_err(|e| error::value(label, text, doc.get_ref(), &e))?;
         config.source = Source { file: label.to_owned(), text: text.into() };
         match config.first_problem() {
-            Some((path, problem)) => {
-                let field: Vec<_> = path.split('.').filter(|step| step.parse::<usize>().is_err()).collect();
-                let problem = format!("{problem}; use {}", error::allowed(&field.join(".")));
-                Err(config.source.error(Some(doc.get_ref()), &path, problem))
-            }
+            Some(found) => Err(config.refusal(found)),
             None => Ok(config),
         }
+    }
+
+    /// An error at a bad value, with what to write in its stead.
+    fn refusal(&self, (path, problem): (String, String)) -> ConfigError {
+        let field: Vec<_> = path.split('.').filter(|step| step.parse::<usize>().is_err()).collect();
+        let problem = format!("{problem}; use {}", error::allowed(&field.join(".")));
+        self.source.errors(vec![(path, problem.clone())]).pop().unwrap_or_else(|| ConfigError::file(&self.source.file, problem))
     }
 
     /// What types alone cannot say: the path of the first bad value, and what is bad about it.
@@ -192,7 +198,7 @@ impl Config {
                 return problem("alerts.secret", text.to_owned());
             }
         }
-        self.first_field_problem()
+        self.first_field_problem().or_else(|| self.first_destination_problem())
     }
 
     /// Why `serve` refuses the private listener as configured, if it does.
@@ -248,6 +254,11 @@ impl Config {
         if let Some(Err(problem)) = self.alerts.as_ref().map(Alerts::key) {
             found.push(("alerts.secret".to_owned(), format!("{problem}; until it is there alerts wait")));
         }
+        for (i, destination) in self.destinations.iter().enumerate() {
+            if let Some(Err(problem)) = destination.manifest().map(|manifest| destination.instance(manifest)) {
+                found.push((format!("destinations.{i}.settings"), format!("{problem}; until then this destination waits")));
+            }
+        }
         let mut errors = self.source.errors(found);
         errors.extend(self.insecure_private_error());
         errors
@@ -261,7 +272,7 @@ pub fn fuzz_config(data: &[u8]) {
         Ok(config) => {
             // The files that random bytes name are not ours to open.
             let server = Server { public_tls: None, private_tls: None, ..config.server.clone() };
-            for error in (Config { server, alerts: None, ..config }).check() {
+            for error in (Config { server, alerts: None, destinations: Vec::new(), ..config }).check() {
                 assert!(!error.problem.is_empty());
             }
         }

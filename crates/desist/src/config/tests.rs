@@ -11,9 +11,17 @@ use super::{
 };
 use crate::limits::{
     CUSTOM_FIELD_CHARS_MAX, CUSTOM_FIELD_LABEL_BYTES_MAX, CUSTOM_FIELD_NAME_BYTES_MAX, CUSTOM_FIELDS_SEARCHABLE_MAX,
-    ENUMERATION_VALUE_BYTES_MAX, ENUMERATION_VALUES_MAX, ERROR_VALUE_CHARS_MAX, PURPOSES_MAX, TRUSTED_PROXIES_MAX, URL_BYTES_MAX,
-    WITNESSES_MAX,
+    DESTINATION_ID_BYTES_MAX, DESTINATION_LINGER_MAX, DESTINATION_TIMEOUT_MAX, ENUMERATION_VALUE_BYTES_MAX, ENUMERATION_VALUES_MAX,
+    ERROR_VALUE_CHARS_MAX, PERIOD_SECONDS_MAX, PURPOSES_MAX, TRUSTED_PROXIES_MAX, URL_BYTES_MAX, WITNESSES_MAX,
 };
+
+/// A file with one good destination, and with more keys for it.
+fn webhook(more: &str, settings: &str) -> String {
+    format!("[[destinations]]\nid = \"crm\"\nconnector = \"webhook\"\nclass = \"internal\"\n{more}[destinations.settings]\n{settings}")
+}
+
+/// The settings of a webhook.
+const SETTINGS: &str = "host = \"hooks.example\"\nsecret = { env = \"DESIST_TEST_NOT_SET\" }\n";
 
 /// A broken file of each kind.
 const BROKEN: &[(&str, &str)] = &[
@@ -102,6 +110,18 @@ const BROKEN: &[(&str, &str)] = &[
     ("secret under another key", "[alerts]\nurl = \"whsec_HIDDEN\"\nsecret = { env = \"A\" }\n"),
     ("unknown key of alerts", "[alerts]\nsecrets = { env = \"A\" }\n"),
     ("list for alerts", "[[alerts]]\nurl = \"https://a.example\"\n"),
+    ("destination without id", "[[destinations]]\nconnector = \"webhook\"\nclass = \"internal\"\n"),
+    ("destination without class", "[[destinations]]\nid = \"a\"\nconnector = \"webhook\"\n"),
+    ("destination without connector", "[[destinations]]\nid = \"a\"\nclass = \"internal\"\n"),
+    ("destination in capitals", "[[destinations]]\nid = \"CRM\"\nconnector = \"webhook\"\nclass = \"internal\"\n"),
+    ("unknown class", "[[destinations]]\nid = \"a\"\nconnector = \"webhook\"\nclass = \"thirdparty\"\n"),
+    ("unknown connector", "[[destinations]]\nid = \"a\"\nconnector = \"web-hook\"\nclass = \"internal\"\n"),
+    ("unknown connector, far from any", "[[destinations]]\nid = \"a\"\nconnector = \"kubernetes\"\nclass = \"internal\"\n"),
+    ("connector and manifest", "[[destinations]]\nid = \"a\"\nconnector = \"webhook\"\nmanifest = \"a.toml\"\nclass = \"internal\"\n"),
+    ("one table for destinations", "[destinations]\nid = \"a\"\n"),
+    ("names for destinations", "destinations = [\"crm\"]\n"),
+    ("unknown key of a destination", "[[destinations]]\nid = \"a\"\nconector = \"webhook\"\n"),
+    ("token outside the settings", "[[destinations]]\nid = \"a\"\nsecret = \"HIDDEN\"\n"),
     ("address without port", "[server]\npublic = \"0.0.0.0\"\n"),
     ("address by name", "[server]\nprivate = \"localhost:8081\"\n"),
     ("port alone", "[server]\npublic = 8080\n"),
@@ -201,6 +221,121 @@ fn every_broken_file_says_where_and_what_to_write() {
 }
 
 #[test]
+fn every_broken_destination_says_where_and_what_to_write() {
+    let good = |more: &str| webhook(more, SETTINGS);
+    let other = |connector: &str, more: &str, settings: &str| {
+        webhook(more, settings).replace("connector = \"webhook\"", &format!("connector = \"{connector}\""))
+    };
+    let campaign = "organization = \"acme\"\n";
+    let cases = [
+        ("id twice", good("") + &good("")),
+        ("purpose that is not declared", good("purposes = [\"sale\", \"shareing\"]\n")),
+        ("purpose twice", good("purposes = [\"sale\", \"sale\"]\n")),
+        ("no purpose", good("purposes = []\n")),
+        ("one purpose as text", good("purposes = \"sale\"\n")),
+        ("purpose without a call", other("adobe-campaign-standard", "purposes = [\"sale\", \"admt\"]\n", campaign)),
+        ("more than is proved", good("required = \"applied\"\n")),
+        ("more than an unverified connector proves", other("marketo", "required = \"applied\"\n", "")),
+        ("unknown level", good("required = \"enforced\"\n")),
+        ("patrol without unit", good("patrol = \"7\"\n")),
+        ("patrol in weeks", good("patrol = \"1w\"\n")),
+        ("patrol as number", good("patrol = 7\n")),
+        ("patrol of nothing", good("patrol = \"0s\"\n")),
+        ("resend after a year", good("resend_every = \"365d\"\n")),
+        ("timeout of a minute", good("timeout = \"1m\"\n")),
+        ("linger of a day", good("linger = \"1d\"\n")),
+        ("no rate", good("rate = [\"300 a minute\"]\n")),
+        ("one rate as text", good("rate = \"300/1m\"\n")),
+        ("too many rates", good("rate = [\"1/1s\", \"9/1m\", \"99/1h\", \"999/1d\", \"9999/7d\"]\n")),
+        ("rate above the connector's", other("marketo", "rate = [\"5000/20s\"]\n", "")),
+        ("concurrency zero", good("concurrency = 0\n")),
+        ("concurrency above the connector's", good("concurrency = 5\n")),
+        ("no attempt", good("attempts = 0\n")),
+        ("too many attempts", good("attempts = 17\n")),
+        ("owner of a webhook", good("owner = \"Privacy desk\"\n")),
+        ("task of a webhook", good("task = \"Send it.\"\n")),
+        ("empty owner", good("owner = \" \"\n")),
+        ("unknown approval", good("approve = [\"everything\"]\n")),
+        ("no dry run", good("dry_run = true\n")),
+        ("missing setting", webhook("", "secret = { env = \"A\" }\n")),
+        ("missing secret", webhook("", "host = \"hooks.example\"\n")),
+        ("unknown setting", webhook("", "host = \"hooks.example\"\nsecrets = { env = \"A\" }\n")),
+        ("inline secret", webhook("", "host = \"hooks.example\"\nsecret = \"HIDDEN\"\n")),
+        ("inline secret without quotes", webhook("", "token = HIDDEN\n")),
+        ("inline secret in a table", webhook("", "secret = { value = \"HIDDEN\" }\n")),
+        ("inline secret in a list of settings", good("").replace("[destinations.settings]\n", "settings = [\"HIDDEN\"]\n")),
+        (
+            "inline secret in one line",
+            good("").split("[destinations.settings]").next().unwrap().to_owned() + "settings = { key = HIDDEN }\n",
+        ),
+        ("secret as the name of a variable", webhook("", "secret = { env = \"HIDDENz\" }\n")),
+        ("secret at two places", webhook("", "secret = { env = \"HIDDEN\", file = \"b\" }\n")),
+        ("number as the name of a variable", webhook("", "secret = { env = 5 }\n")),
+        ("host as a secret", webhook("", "host = { env = \"A\" }\nsecret = { env = \"A\" }\n")),
+        ("bad host", webhook("", "host = \"https://HIDDEN\"\nsecret = { env = \"A\" }\n")),
+        ("date as setting", webhook("", "host = 2026-01-01\n")),
+        ("number with a point as setting", webhook("", "host = 1.5\n")),
+    ];
+    let mut listing = String::new();
+    for (name, text) in cases {
+        let error = error_of(&text);
+        assert!(error.line > 0 && error.column > 0, "{name}: {error}");
+        assert!(error.to_string().lines().count() <= 2, "{name}: {error}");
+        assert!(!format!("{error} {error:?}").contains("HIDDEN"), "{name}: {error}");
+        writeln!(listing, "{name}\n  {error}").unwrap();
+    }
+    insta::assert_snapshot!("broken_destinations", listing);
+}
+
+#[test]
+fn manifests_are_read_beside_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("desist.toml");
+    let load = |manifest: &str, more: &str| {
+        fs::write(dir.path().join("own.toml"), manifest).unwrap();
+        let settings = if manifest.contains("[settings.host]") { SETTINGS } else { "" };
+        let text = webhook(more, settings).replace("connector = \"webhook\"", "manifest = \"own.toml\"");
+        fs::write(&path, text).unwrap();
+        Config::load(&path).map_err(|error| error.to_string().replace(&dir.path().display().to_string(), ""))
+    };
+    let webhook = shipped_text("webhook");
+    let config = load(webhook, "").unwrap();
+    let manifest = config.destinations[0].manifest().unwrap();
+    assert_eq!((manifest.id(), config.destinations[0].is_verified()), ("webhook", true));
+    // Read or not, the tables say the same.
+    assert_eq!(config.destinations[0].manifest, Some(dir.path().join("own.toml")));
+    let mut listing = String::new();
+    let manual = "[connector]\nid = \"paper\"\nversion = 1\ntitle = \"Paper\"\ntransport = \"manual\"\n[ids.email]\n[[op]]\non = \"opt_out\"\npurposes = [\"sale\"]\nwrites = \"email\"\neffect = \"table\"\nceiling = \"accepted\"\nunit = \"id\"\nitem = { email = \"{{id}}\" }\n";
+    for (name, manifest, more) in [
+        ("lint", webhook.replace("ceiling = \"accepted\"", "ceiling = \"proved\"").as_str(), ""),
+        ("no TOML", "this is no manifest", ""),
+        ("too much is required", webhook, "required = \"verified\"\n"),
+        ("not for these purposes", &manual.replace("sale", "admt"), ""),
+        ("deletion without approval", &manual.replace("manual", "sftp").replace("\"table\"", "\"delete\""), ""),
+    ] {
+        writeln!(listing, "{name}\n  {}", load(manifest, more).expect_err(name)).unwrap();
+    }
+    fs::remove_file(dir.path().join("own.toml")).unwrap();
+    let gone = Config::load(&path).unwrap_err().to_string().replace(&dir.path().display().to_string(), "");
+    writeln!(listing, "gone\n  {gone}").unwrap();
+    insta::assert_snapshot!("broken_manifests", listing);
+    // A person's work is of whom, and what.
+    fs::write(dir.path().join("own.toml"), manual).unwrap();
+    fs::write(
+        &path,
+        "[[destinations]]\nid = \"paper\"\nmanifest = \"own.toml\"\nclass = \"contractor\"\nowner = \"Ada\"\ntask = \"Print it.\"\n",
+    )
+    .unwrap();
+    let planned = crate::delivery::plan(&Config::load(&path).unwrap()).pop().unwrap();
+    assert_eq!((planned.owner.as_deref(), planned.purposes, planned.lane.patrols), (Some("Ada"), vec!["sale".to_owned()], vec![]));
+}
+
+/// The manifest of a connector that comes with desist.
+fn shipped_text(id: &str) -> &'static str {
+    desist_connector::SHIPPED.iter().find(|shipped| shipped.id == id).unwrap().text
+}
+
+#[test]
 fn findings_of_check() {
     let files = [
         ("nothing", ""),
@@ -281,7 +416,18 @@ fn lists_and_texts_are_bounded() {
     let values = |values: &str| field("cusA", &format!("type = \"enumeration\"\nvalues = [{values}]\n"));
     let count = |n| values(&pieces(n, |i| format!("\"v{i}\",")));
     let value = |n| values(&format!("\"{}\"", "n".repeat(n)));
-    let cases: [(Writer<'_>, usize, &str); 16] = [
+    let destination = |id: &str, more: &str| webhook(more, SETTINGS).replace("crm", id);
+    let destinations = |n| pieces(n, |i| destination(&format!("d{i}"), ""));
+    let destination_id = |n| destination(&"n".repeat(n), "");
+    let linger = |n| destination("a", &format!("linger = \"{n}s\"\n"));
+    let timeout = |n| destination("a", &format!("timeout = \"{n}s\"\n"));
+    let patrol = |n| destination("a", &format!("patrol = \"{n}d\"\n"));
+    let cases: [(Writer<'_>, usize, &str); 21] = [
+        (&destinations, desist_engine::delivery::DESTINATIONS_MAX, "at most 1000"),
+        (&destination_id, DESTINATION_ID_BYTES_MAX, "1 to 64"),
+        (&linger, DESTINATION_LINGER_MAX as usize, "1s to 1h"),
+        (&timeout, DESTINATION_TIMEOUT_MAX as usize, "1s to 29s"),
+        (&patrol, (PERIOD_SECONDS_MAX / 86_400) as usize, "1s to 90d"),
         (&fields, CUSTOM_FIELDS_MAX, "at most 100"),
         (&searchable, CUSTOM_FIELDS_SEARCHABLE_MAX, "at most 8"),
         (&field_name, CUSTOM_FIELD_NAME_BYTES_MAX, "at most 64"),
@@ -356,6 +502,13 @@ fn values_arrive() {
         url = "http://10.0.0.6:9093/desist/"
         secret = { env = "DESIST_ALERTS_SECRET" }
         allow_private = true
+        [[destinations]]
+        id = "crm"
+        connector = "webhook"
+        class = "service_provider"
+        settings = { host = "hooks.example:8443", secret = { file = "/run/crm" } }
+        rate = ["60/1m"]
+        timeout = "3s"
         [server]
         private = "[::1]:9"
         trusted_proxies = ["10.0.0.0/8", "192.0.2.1"]
@@ -389,6 +542,13 @@ fn values_arrive() {
     let alerts = config.alerts.as_ref().unwrap();
     assert_eq!((alerts.url.as_str(), alerts.allow_private), ("http://10.0.0.6:9093/desist/", true));
     assert_eq!(alerts.secret, SecretSource::Env("DESIST_ALERTS_SECRET".to_owned()));
+    let crm = &config.destinations[0];
+    assert_eq!(
+        (crm.class, crm.timeout.millis(), crm.patrol.seconds()),
+        (desist_engine::delivery::Class::ServiceProvider, 3000, 7 * 86_400)
+    );
+    assert_eq!(crm.settings["secret"], SettingValue::Secret(SecretSource::File("/run/crm".into())));
+    assert_eq!(crm.settings["host"], SettingValue::Plain("hooks.example:8443".into()));
     assert_eq!(config.purposes[0].model, desist_core::purpose::Model::OptIn);
     assert_eq!(config.policy.api_opt_in, ApiOptIn::Refuse);
     let nets: Vec<_> = config.server.trusted_proxies.iter().map(ToString::to_string).collect();
@@ -431,8 +591,8 @@ fn file_paths(path: &str, table: &DeTable<'_>, into: &mut BTreeSet<String>) {
     for (key, value) in table {
         let path = if path.is_empty() { key.get_ref().to_string() } else { format!("{path}.{}", key.get_ref()) };
         match value.get_ref() {
-            // Where a secret is, is one value.
-            DeValue::Table(_) if path.ends_with(".secret") => {}
+            // Where a secret is, is one value; what connectors ask for is theirs.
+            DeValue::Table(_) if path.ends_with(".secret") || path == "destinations.settings" => {}
             DeValue::Table(inner) => file_paths(&path, inner, into),
             DeValue::Array(items) => {
                 items.iter().filter_map(|item| item.get_ref().as_table()).for_each(|t| file_paths(&path, t, into));

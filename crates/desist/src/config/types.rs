@@ -15,7 +15,7 @@ use jiff::tz::TimeZone;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use super::{SecretSource, Source};
+use super::{Destination, SecretSource, Source};
 use crate::limits::URL_BYTES_MAX;
 
 /// The configuration of one business. Every table and key is optional unless it says otherwise.
@@ -36,6 +36,8 @@ pub struct Config {
     pub purposes: Vec<Purpose>,
     /// Whose word counts where the law leaves it to the business.
     pub policy: Policy,
+    /// Who must be told of opt-outs, one `[[destinations]]` table each, at most 1000. Whoever is taken out is told nothing more.
+    pub destinations: Vec<Destination>,
     /// Who cosigns the log, so that nobody has to take the business's word that it has no second history; one
     /// `[[witnesses]]` table each, at most 16.
     pub witnesses: Vec<Witness>,
