@@ -7,11 +7,8 @@ use crate::declared::{SettingKind, Transport};
 type Key = (&'static str, SettingKind, bool);
 
 /// What every transport of files reads.
-const FILES: &[Key] = &[
-    ("format", SettingKind::Enum, true),
-    ("values", SettingKind::Enum, true),
-    ("snapshot_every", SettingKind::String, true),
-];
+const FILES: &[Key] =
+    &[("format", SettingKind::Enum, true), ("values", SettingKind::Enum, true), ("snapshot_every", SettingKind::String, true)];
 const KEEP: Key = ("keep_days", SettingKind::Int, true);
 const SQL: &[Key] = &[("url", SettingKind::Secret, true), ("table", SettingKind::String, true), ("ca", SettingKind::String, false)];
 const FILE: &[Key] = &[("directory", SettingKind::Path, true), KEEP];

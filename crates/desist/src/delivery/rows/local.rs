@@ -75,9 +75,9 @@ fn put(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Fault> {
         let _ = fs::remove_file(&temporary);
         return Err(fault(&error));
     }
-    File::open(directory).and_then(|directory| directory.sync_all()).map_err(|error| {
-        Fault::new(Failure::Ambiguous, format!("the directory cannot be made durable: {error}"))
-    })
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
+        .map_err(|error| Fault::new(Failure::Ambiguous, format!("the directory cannot be made durable: {error}")))
 }
 
 /// The names of what is there. What a crash left half written is removed: nobody else begins a name so.

@@ -195,8 +195,9 @@ fn render(instance: &Instance, purposes: &Purposes, messages: &[Arc<Message>]) -
         rows.extend(made);
     }
     let is_quiet: BTreeSet<_> = reports.iter().map(|(target, _)| *target).collect();
-    unreachable
-        .extend(messages.iter().map(|message| message.target).filter(|target| !ceilings.contains_key(target) && !is_quiet.contains(target)));
+    unreachable.extend(
+        messages.iter().map(|message| message.target).filter(|target| !ceilings.contains_key(target) && !is_quiet.contains(target)),
+    );
     reports.extend(unreachable.into_iter().map(|target| (target, Report::Unreachable)));
     Ok(Rendered { rows, reports, ceilings })
 }

@@ -134,8 +134,7 @@ impl Signed<'_> {
         let Self { method, path, host, body } = self;
         let stamp = date(at);
         let day = &stamp[..8];
-        let canonical =
-            format!("{method}\n{path}\n\nhost:{host}\nx-amz-content-sha256:{body}\nx-amz-date:{stamp}\n\n{NAMES}\n{body}");
+        let canonical = format!("{method}\n{path}\n\nhost:{host}\nx-amz-content-sha256:{body}\nx-amz-date:{stamp}\n\n{NAMES}\n{body}");
         let scope = format!("{day}/{region}/s3/aws4_request");
         let text = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
         let mac = |key: &[u8], text: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes());
