@@ -13,6 +13,7 @@ mod campaign_refusals;
 mod connector;
 mod delivery_auth;
 mod delivery_http;
+mod delivery_rows;
 mod demo;
 mod deploy;
 mod dist;

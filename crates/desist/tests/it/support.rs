@@ -18,8 +18,9 @@ pub static CLIENTS: LazyLock<PathBuf> = LazyLock::new(|| {
     lock.lock().expect("the lock");
     let packages = |lock: &str| {
         let mut lock: Value = serde_json::from_str(&std::fs::read_to_string(clients.join(lock)).ok()?).ok()?;
-        // The directory's own entry, which an installation does not have.
-        lock["packages"].as_object_mut()?.remove("");
+        let packages = lock["packages"].as_object_mut()?;
+        // An installation has no entry of the directory's own, and none for other systems.
+        packages.retain(|name, package| !name.is_empty() && package["optional"] != true);
         Some(lock["packages"].take())
     };
     // npm writes this file last; it is of another lock file after an update of the sources.

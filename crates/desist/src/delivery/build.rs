@@ -1,0 +1,149 @@
+//! Makes the ways to the planned destinations, and hands them to the engine.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use desist_connector::declared::Transport as Carrier;
+use desist_core::lane::Level;
+use desist_core::purpose::PurposeSet;
+use desist_engine::delivery::transport::{Done, Ended, Errand, Message, Transport};
+use desist_engine::delivery::{AskError, Destination};
+use desist_engine::engine::Engine;
+use desist_engine::env::Outbound;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+use super::rows::{FileDrop, PresentState, Rows};
+use super::{EngineTokens, HttpTransport, Options, Planned, rows};
+
+/// Keeps the destinations of the configuration told.
+pub struct Deliveries {
+    runtime: Handle,
+    outbound: Arc<dyn Outbound>,
+    /// Snapshots that are written from time to time.
+    snapshots: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Deliveries {
+    /// Ways that work in this runtime and reach other machines over `outbound`.
+    pub fn new(runtime: Handle, outbound: Arc<dyn Outbound>) -> Self {
+        Self { runtime, outbound, snapshots: Mutex::default() }
+    }
+
+    /// Takes these destinations over, in place of all that were there. Blocks.
+    pub fn configure(&self, engine: &Engine, planned: Vec<Planned>) -> Result<(), AskError> {
+        let mut drops = Vec::new();
+        let destinations = planned.into_iter().map(|planned| self.destination(engine, planned, &mut drops)).collect();
+        engine.deliver(destinations)?;
+        let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
+        snapshots.drain(..).for_each(|task| task.abort());
+        snapshots.extend(drops.into_iter().filter_map(|(id, files)| self.snapshots_of(id, files)));
+        Ok(())
+    }
+
+    /// No snapshot is begun any more.
+    pub fn stop(&self) {
+        self.snapshots.lock().unwrap_or_else(PoisonError::into_inner).drain(..).for_each(|task| task.abort());
+    }
+
+    fn destination(&self, engine: &Engine, planned: Planned, drops: &mut Vec<(String, Arc<FileDrop>)>) -> Destination {
+        let shared = engine.shared();
+        let purposes = shared.purposes.load_full();
+        let set = planned.purposes.iter().filter_map(|name| purposes.get(name)).fold(PurposeSet::EMPTY, PurposeSet::union);
+        let carrier = planned.manifest.declared().connector.transport;
+        let by_hand = carrier == Carrier::Manual;
+        let mut lane = planned.lane;
+        // Where calls are only checked nobody is told anything.
+        if planned.dry_run {
+            lane.floor = Level::Sent;
+        }
+        let Planned { id, dry_run, verified, allow_private, .. } = planned;
+        let cap = match (dry_run, verified) {
+            (true, _) => Level::Sent,
+            (false, true) => Level::Verified,
+            (false, false) => Level::Accepted,
+        };
+        let transport = planned.instance.and_then(|instance| match carrier {
+            Carrier::Manual => Ok(Arc::new(ByHand) as Arc<dyn Transport>),
+            Carrier::Http => Ok(Arc::new(HttpTransport::new(Options {
+                destination: id.clone(),
+                instance: Arc::new(instance),
+                runtime: self.runtime.clone(),
+                outbound: Arc::clone(&self.outbound),
+                env: Arc::clone(&shared.env),
+                tokens: Arc::new(EngineTokens(Arc::new(engine.clone()))),
+                purposes: Arc::clone(&purposes),
+                allow_private,
+                cap,
+            })) as _),
+            Carrier::Sql | Carrier::File | Carrier::S3 | Carrier::Sftp => {
+                let present = Arc::new(Present { engine: engine.clone(), id: id.clone() });
+                let (runtime, env) = (self.runtime.clone(), Arc::clone(&shared.env));
+                let options = rows::Options { runtime, env, purposes: Arc::clone(&purposes), allow_private, present: Some(present) };
+                let rows = Rows::open(instance, options)?;
+                if let Rows::Files(files) = &rows {
+                    drops.push((id.clone(), Arc::clone(files)));
+                }
+                Ok(rows.transport())
+            }
+        });
+        Destination {
+            id,
+            connector: planned.manifest.id().to_owned(),
+            class: planned.class,
+            purposes: set,
+            digest: planned.digest,
+            lane,
+            required: planned.required,
+            ceiling: planned.ceiling,
+            resend_ms: planned.resend_ms,
+            // The engine knows up to where.
+            through: by_hand.then_some(0),
+            owner: planned.owner,
+            transport,
+        }
+    }
+
+    /// A receiver that lost its copy reads the last snapshot and what came after.
+    fn snapshots_of(&self, id: String, files: Arc<FileDrop>) -> Option<JoinHandle<()>> {
+        let every = files.snapshot_every().filter(|every| !every.is_zero())?;
+        Some(self.runtime.spawn(async move {
+            let mut ticks = interval_at(Instant::now() + every, every);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                match files.write_snapshot().await {
+                    Ok(snapshot) => tracing::info!(destination = id, rows = snapshot.rows, "a snapshot was written"),
+                    Err(error) => tracing::error!(destination = id, error, "a snapshot was not written; the next try is in its usual time"),
+                }
+            }
+        }))
+    }
+}
+
+/// What holds for everybody, as one destination is to hear it.
+struct Present {
+    engine: Engine,
+    id: String,
+}
+
+impl PresentState for Present {
+    fn page(&self, after: u64, limit: usize) -> Result<(Vec<Arc<Message>>, Option<u64>), String> {
+        self.engine.present(&self.id, after, limit).map_err(|error| error.to_string())
+    }
+}
+
+/// A destination that people tell by hand. Its lane is only given what somebody said was done.
+struct ByHand;
+
+impl Transport for ByHand {
+    fn start(&self, errand: Errand, _: std::time::Duration, done: Done) {
+        let _ = errand;
+        done(Ended::all(desist_core::lane::Outcome::Ok(Level::Accepted)));
+    }
+
+    /// Whoever does it sees what is known, and tells what can be told.
+    fn reaches(&self, message: &Message) -> bool {
+        !message.identifiers.is_empty()
+    }
+}
