@@ -12,6 +12,7 @@ use clap::Args;
 use desist_core::fact::{Actor, Role};
 use desist_core::identifier::{Identifier, Kind};
 use desist_engine::engine::Engine;
+use desist_engine::env::Outbound;
 use desist_engine::queue::Lane;
 use desist_engine::{keys, secrets};
 use desist_store::sqlite::FILE;
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 use super::connect::{SOCKET, config, config_path, open, policy, runtime};
 use super::{CliError, Finding, StoreArgs, say};
 use crate::config::{BaseUrl, Config, TlsFiles};
+use crate::delivery::{Deliveries, plan};
 use crate::net::{Listener, Tls, Trusted, serve_unix};
 use crate::outgoing::Network;
 use crate::web::{self, App};
@@ -119,6 +121,7 @@ impl ServeArgs {
 /// A server that listens, and all it needs to stop.
 pub struct Server {
     app: App,
+    deliveries: Arc<Deliveries>,
     stop: watch::Sender<bool>,
     listeners: Vec<tokio::task::JoinHandle<usize>>,
     socket: PathBuf,
@@ -190,7 +193,9 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
     let config = args.apply(config(&args.store)?)?;
     let network =
         Network::new(runtime.handle().clone()).map_err(|error| CliError::said(format!("no client for other machines: {error}")))?;
-    let (engine, first) = open(&args.store, &config, Some(Arc::new(network)))?;
+    let network: Arc<dyn Outbound> = Arc::new(network);
+    let (engine, first) = open(&args.store, &config, Some(Arc::clone(&network)))?;
+    let deliveries = Arc::new(Deliveries::new(runtime.handle().clone(), network));
     // A start that was cut off before it had made the first key makes it now.
     let without_key = first || engine.read(|read| Ok(read.keys()?.is_empty()))?;
     let first_admin = if without_key { Some(first_start(&engine, &args.store)?) } else { None };
@@ -207,8 +212,10 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
 
     let reload = {
         let (trusted, public_tls, private_tls, own) = (Arc::clone(&trusted), public_tls.clone(), private_tls.clone(), Arc::clone(&own_url));
-        Arc::new(move |app: &App| reload(app, &args, &trusted, public_tls.as_deref(), private_tls.as_deref(), own.get()))
+        let deliveries = Arc::clone(&deliveries);
+        Arc::new(move |app: &App| reload(app, &args, &trusted, public_tls.as_deref(), private_tls.as_deref(), own.get(), &deliveries))
     };
+    deliveries.configure(&engine, plan(&config)).map_err(|error| CliError::said(format!("destinations: {error}")))?;
     let app = App::new(engine, config, true, reload);
     let serving = app.clone();
     let (listeners, public_url, private_url) = runtime.block_on(async {
@@ -236,7 +243,7 @@ pub fn start(runtime: &tokio::runtime::Runtime, args: ServeArgs) -> Result<Serve
         ];
         Ok::<_, CliError>((listeners, public_url, private_url))
     })?;
-    Ok(Server { app, stop, listeners, socket, public_url, private_url, first_admin })
+    Ok(Server { app, deliveries, stop, listeners, socket, public_url, private_url, first_admin })
 }
 
 /// Makes a directory of ours, and its name durable before the store relies on the files in it.
@@ -265,6 +272,7 @@ pub fn stop(runtime: &tokio::runtime::Runtime, server: Server) {
             }
         }
     });
+    server.deliveries.stop();
     server.app.engine.close();
     let _ = std::fs::remove_file(server.socket);
 }
@@ -297,6 +305,7 @@ fn reload(
     public_tls: Option<&Tls>,
     private_tls: Option<&Tls>,
     own_url: Option<&String>,
+    deliveries: &Deliveries,
 ) -> Result<(), String> {
     let new = args.apply(config(&args.store).map_err(|error| error.to_string())?).map_err(|error| error.to_string())?;
     let old = app.config.load_full();
@@ -314,7 +323,9 @@ fn reload(
     }
     let load = |files: &Option<TlsFiles>| files.as_ref().map(TlsFiles::load).transpose().map_err(|error| error.to_string());
     let (public, private) = (load(&new.server.public_tls)?, load(&new.server.private_tls)?);
+    let planned = plan(&new);
     app.engine.declare(&policy(&new)).map_err(|error| error.to_string())?;
+    deliveries.configure(&app.engine, planned).map_err(|error| format!("destinations: {error}"))?;
     for (tls, config) in [(public_tls, public), (private_tls, private)] {
         if let (Some(tls), Some(config)) = (tls, config) {
             tls.replace(config);
