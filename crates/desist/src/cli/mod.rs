@@ -7,6 +7,7 @@ mod connect;
 mod connector;
 mod decide;
 mod demo;
+mod destination;
 mod export;
 mod import;
 mod key;
@@ -56,7 +57,7 @@ enum Command {
     Check(check::CheckArgs),
     /// Show what is recorded, what is late, and what needs a person.
     Status(status::StatusArgs),
-    /// Look a request up by its receipt code.
+    /// Look a request up by its receipt code, or show what is known about one identifier.
     Trace(trace::TraceArgs),
     /// Write the log out for an auditor.
     Export(export::ExportArgs),
@@ -66,6 +67,8 @@ enum Command {
     Witness(witness::WitnessArgs),
     /// Copy the store, also while the server runs.
     Backup(backup::BackupArgs),
+    /// Show the systems that must be told, and do what they need a person for.
+    Destination(destination::DestinationArgs),
     /// Check, show and start connectors: how a destination is told of an opt-out.
     Connector(connector::ConnectorArgs),
     /// Make the server read desist.toml and its certificates again.
@@ -162,6 +165,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(&args),
         Command::Witness(args) => witness::run(args),
         Command::Backup(args) => backup::run(&args),
+        Command::Destination(args) => destination::run(args),
         Command::Connector(args) => connector::run(&args),
         Command::Reload(args) => reload::run(&args),
     };

@@ -38,6 +38,9 @@ pub fn run(args: &StatusArgs) -> Result<Finding, CliError> {
             say(&format!("            {} due {}", request.id, request.deadline));
         }
     }
+    for destination in &status.destinations {
+        say(&format!("  told      {}", super::destination::line(destination)));
+    }
     for witness in &status.witnesses {
         let state = match (&witness.problem, &witness.since, witness.cosigned) {
             (Some(problem), Some(since), _) => format!("since {since}: {problem}"),

@@ -21,10 +21,11 @@ use desist_engine::secrets::{canonical_code, hash};
 use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
+use super::destinations::{self, DestinationView};
 use super::json::{Body, parse};
 use super::people::{IdentifierInput, named_and_given, purposes};
 use super::problem::Problem;
-use super::requests::{RequestView, rfc3339, view};
+use super::requests::{RequestView, full_view, rfc3339, view};
 use super::{App, word};
 
 /// Most rows in one piece of an import: about 100 KiB of JSON and a few milliseconds of the writer.
@@ -170,6 +171,9 @@ pub struct StatusAnswer {
     pub unreached_total: u64,
     /// Alarms that stand: kind and since when.
     pub alarms: Vec<(String, String)>,
+    /// Who must be told.
+    #[serde(default)]
+    pub destinations: Vec<DestinationView>,
     /// Who cosigns the log.
     pub witnesses: Vec<WitnessView>,
     /// How telling of alarms goes; none if nobody is to be told.
@@ -245,6 +249,7 @@ pub async fn status(State(app): State<App>, Extension(caller): Extension<Caller>
         profiles: totals.profiles,
         unreached: unreached.iter().map(|row| view(&app, row)).collect(),
         unreached_total: totals.unreached,
+        destinations: destinations::all(&app).await?,
         alarms: alarms.into_iter().map(alarm).collect(),
         witnesses: app.engine.shared().notary.witnesses().into_iter().map(witness).collect(),
         alerts: alerts.delivery().map(|delivery| AlertsView::new(delivery, alerts.waiting())),
@@ -257,7 +262,8 @@ pub async fn trace(State(app): State<App>, Extension(caller): Extension<Caller>,
     let code: String = parse(&body)?;
     let code = canonical_code(&code).ok_or_else(|| Problem::invalid("", "not a receipt code: it has 26 letters and digits"))?;
     let row = app.read(move |read| read.request_by_receipt(&hash(&code))).await?;
-    Ok(Json(view(&app, &row.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "not_found", "no request has this receipt code"))?)))
+    let row = row.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "not_found", "no request has this receipt code"))?;
+    Ok(Json(full_view(&app, &row).await?))
 }
 
 /// Copies the store into a new file.

@@ -147,6 +147,8 @@ pub fn fuzz_bodies(data: &[u8]) {
     check::<super::decisions::DecisionBody>(data);
     check::<super::identifiers::IdentifiersBody>(data);
     check::<super::keys::NewKey>(data);
+    check::<super::destinations::ReplayBody>(data);
+    check::<super::destinations::DoneBody>(data);
     check::<super::control::ImportBody>(data);
 }
 

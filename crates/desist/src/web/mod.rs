@@ -4,12 +4,14 @@ pub mod auth;
 pub mod campaign;
 pub mod control;
 pub mod decisions;
+pub mod destinations;
 pub mod health;
 pub mod identifiers;
 pub mod json;
 pub mod keys;
 pub mod log;
 pub mod openapi;
+pub mod operator;
 pub mod people;
 pub mod problem;
 pub mod receipt;
@@ -169,6 +171,34 @@ pub fn endpoints() -> Vec<Endpoint> {
         Endpoint::new(M::POST, "/v1/subjects/lookup", "Show what is known of identifiers", post(identifiers::lookup))
             .body::<identifiers::IdentifiersBody>()
             .answers::<identifiers::LookupAnswer>(200),
+        Endpoint::new(M::POST, "/v1/subjects/assurance", "Show where a person stands at each destination", post(destinations::assurance))
+            .body::<identifiers::IdentifiersBody>()
+            .answers::<destinations::AssuranceAnswer>(200),
+        Endpoint::new(M::GET, "/v1/destinations", "List the destinations", get(destinations::list))
+            .answers::<destinations::DestinationsAnswer>(200),
+        Endpoint::new(M::GET, "/v1/destinations/{id}", "Show a destination", get(destinations::show))
+            .answers::<destinations::DestinationView>(200),
+        Endpoint::new(M::GET, "/v1/destinations/{id}/parked", "List whom a destination refuses", get(destinations::parked))
+            .query("after", "The last target of the page before")
+            .query("limit", "Most targets in the answer, 1 to 1000; 100 without it")
+            .answers::<destinations::ParkedAnswer>(200),
+        Endpoint::new(M::POST, "/v1/destinations/{id}/replay", "Have dead letters tried again", post(destinations::replay))
+            .body::<destinations::ReplayBody>()
+            .answers::<destinations::ReplayAnswer>(200)
+            .idempotent(),
+        Endpoint::new(M::POST, "/v1/destinations/{id}/pause", "Stop a destination", post(destinations::pause))
+            .answers_nothing(204)
+            .idempotent(),
+        Endpoint::new(M::POST, "/v1/destinations/{id}/resume", "Let a destination go on", post(destinations::resume))
+            .answers_nothing(204)
+            .idempotent(),
+        Endpoint::new(M::POST, "/v1/destinations/{id}/try", "Have a destination tried at once", post(destinations::try_now))
+            .answers_nothing(204)
+            .idempotent(),
+        Endpoint::new(M::POST, "/v1/destinations/{id}/done", "Record what a person told a destination", post(destinations::done))
+            .body::<destinations::DoneBody>()
+            .answers_nothing(204)
+            .idempotent(),
         Endpoint::new(M::POST, "/v1/keys", "Create an API key", post(keys::create))
             .body::<keys::NewKey>()
             .answers::<keys::KeyAnswer>(201)
@@ -227,6 +257,8 @@ pub fn control(app: &App) -> Router {
         .route("/control/import/progress", post(control::import_progress))
         .route("/control/status", get(control::status))
         .route("/control/trace", post(control::trace))
+        .route("/control/trace-identifier", post(operator::trace))
+        .route("/control/tasks", post(operator::tasks))
         .route("/control/backup", post(control::backup))
         .route("/control/rotate-log-key", post(control::rotate_log_key))
         .route("/control/reload", post(control::reload));

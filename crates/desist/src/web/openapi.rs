@@ -24,6 +24,7 @@ pub struct Endpoint {
     answer: (u16, &'static str, Option<SchemaOf>),
     idempotent: bool,
     signals: bool,
+    query: Vec<(&'static str, &'static str)>,
 }
 
 fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
@@ -33,7 +34,17 @@ fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Value {
 impl Endpoint {
     /// An endpoint without a body.
     pub fn new(method: Method, path: &'static str, summary: &'static str, route: MethodRouter<App>) -> Self {
-        Self { method, path, route, summary, body: None, answer: (200, "application/json", None), idempotent: false, signals: false }
+        Self {
+            method,
+            path,
+            route,
+            summary,
+            body: None,
+            answer: (200, "application/json", None),
+            idempotent: false,
+            signals: false,
+            query: Vec::new(),
+        }
     }
 
     /// With this JSON body.
@@ -72,6 +83,13 @@ impl Endpoint {
         Self { idempotent: true, ..self }
     }
 
+    /// With a parameter of the query that can be left out.
+    #[must_use]
+    pub fn query(mut self, name: &'static str, description: &'static str) -> Self {
+        self.query.push((name, description));
+        self
+    }
+
     fn operation(&self, generator: &mut SchemaGenerator, keyed: bool) -> Value {
         let mut parameters: Vec<Value> = self
             .path
@@ -79,6 +97,11 @@ impl Endpoint {
             .filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
             .map(|name| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } }))
             .collect();
+        for (name, description) in &self.query {
+            parameters.push(
+                json!({ "name": name, "in": "query", "required": false, "description": description, "schema": { "type": "string" } }),
+            );
+        }
         if self.idempotent {
             parameters.push(json!({ "name": "Idempotency-Key", "in": "header", "required": false, "schema": { "type": "string", "maxLength": crate::limits::IDEMPOTENCY_KEY_BYTES_MAX } }));
         }

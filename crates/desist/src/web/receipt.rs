@@ -15,14 +15,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use desist_core::fact::RequestKind;
 use desist_core::identifier::{Identifier, Kind};
+use desist_engine::delivery::Enforcement;
 use desist_engine::notary;
 use desist_engine::secrets::{canonical_code, hash};
 use desist_store::RequestRow;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use super::App;
 use super::problem::Problem;
+use super::{App, destinations};
 use crate::net::Client;
 
 /// The block of addresses that counts as one client.
@@ -122,12 +123,25 @@ async fn answer(app: &App, code: &str, as_file: bool) -> Result<Response, Proble
     let opening = receipt.as_ref().and_then(|receipt| receipt.opening.as_deref()).unwrap_or_default();
     let evidence: Evidence =
         opening.get(desist_proof::receipt::SALT_BYTES..).and_then(|json| serde_json::from_slice(json).ok()).unwrap_or_default();
-    let page = page(app, &row, &evidence, receipt.is_some());
+    let (enforcement, _) = destinations::enforcement(app, &row).await?;
+    let page = page(app, &row, &evidence, receipt.is_some(), enforcement);
     let text = page.render().map_err(|_| Problem::internal())?;
     Ok(html(text, "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"))
 }
 
-fn page(app: &App, row: &RequestRow, evidence: &Evidence, signed: bool) -> Page {
+fn page(app: &App, row: &RequestRow, evidence: &Evidence, signed: bool, enforcement: Enforcement) -> Page {
+    let (state, meaning) = match (row.kind, enforcement) {
+        (RequestKind::OptIn, _) => ("received", "The wish to allow again is recorded."),
+        (_, Enforcement::Received) => (
+            "received",
+            "The choice is recorded, and whoever asks desist is told to obey it. That every other system obeys was not observed.",
+        ),
+        (_, Enforcement::Enforced) => ("enforced", "The choice is recorded, and every system that has to be told of it obeys."),
+        (_, Enforcement::Unreachable) => (
+            "exception",
+            "The choice is recorded, and whoever asks desist is told to obey it. No other system knows whom it is about, so none could be told.",
+        ),
+    };
     let config = app.config.load();
     let zone = config.business.time_zone.clone();
     let day = |seconds: i64| {
@@ -137,14 +151,8 @@ fn page(app: &App, row: &RequestRow, evidence: &Evidence, signed: bool) -> Page 
     let names = |wanted: fn(Kind) -> bool| row.identifiers.iter().any(|named| wanted(named.1));
     let purposes = app.engine.shared().purposes.load();
     Page {
-        // Until destinations exist nothing more was seen than that decisions deny.
-        state: "received",
-        meaning: match row.kind {
-            RequestKind::OptOut | RequestKind::Limit => {
-                "The choice is recorded, and whoever asks desist is told to obey it. That every other system obeys was not observed."
-            }
-            RequestKind::OptIn => "The wish to allow again is recorded.",
-        },
+        state,
+        meaning,
         business: config.business.name.clone().unwrap_or_else(|| app.engine.business().to_owned()),
         asked: match row.kind {
             RequestKind::OptOut => "to opt out",

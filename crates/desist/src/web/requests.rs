@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use desist_core::fact::{Channel, RequestId, RequestKind, Role};
 use desist_core::purpose::PurposeSet;
+use desist_engine::delivery::Enforcement;
 use desist_engine::intake::{self, Accepted, NewRequest};
 use desist_engine::queue::Lane;
 use desist_store::{RequestRow, Status};
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::auth::Caller;
+use super::destinations::{StandingView, enforcement};
 use super::json::{Body, Param, parse, present};
 use super::people::{IdentifierInput, named_and_given, purposes};
 use super::problem::Problem;
@@ -127,8 +129,12 @@ pub struct RequestView {
     /// `opt_out`, `limit` or `opt_in`.
     #[schemars(with = "RequestKindName")]
     pub kind: RequestKind,
-    /// `received`, `awaiting_confirmation` or `confirmed`.
+    /// `received`, `awaiting_confirmation` or `confirmed`; of an opt-out or limit that every destination obeys `enforced`, and
+    /// `exception` if none can be told.
     pub status: String,
+    /// Why it is an exception: `unreachable`, no destination knows whom it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// Where it came in.
     #[schemars(with = "ChannelName")]
     pub channel: Channel,
@@ -146,6 +152,9 @@ pub struct RequestView {
     pub seq: u64,
     /// Named identifiers that too many hold: their holders were not reached, an operator looks.
     pub unreached: usize,
+    /// Where it stands at each destination; not in lists.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destinations: Vec<StandingView>,
 }
 
 /// The name of a status on the wire.
@@ -176,7 +185,25 @@ pub fn view(app: &App, row: &RequestRow) -> RequestView {
         deadline_conventional: row.deadline_conventional.clone(),
         seq: row.seq,
         unreached: row.unreached.len(),
+        reason: None,
+        destinations: Vec::new(),
     }
+}
+
+/// The same with where it stands at each destination.
+pub async fn full_view(app: &App, row: &RequestRow) -> Result<RequestView, Problem> {
+    let mut view = view(app, row);
+    if matches!(row.kind, RequestKind::OptOut | RequestKind::Limit) {
+        let (enforcement, destinations) = enforcement(app, row).await?;
+        let (status, reason) = match enforcement {
+            Enforcement::Received => ("received", None),
+            Enforcement::Enforced => ("enforced", None),
+            Enforcement::Unreachable => ("exception", Some("unreachable".to_owned())),
+        };
+        status.clone_into(&mut view.status);
+        (view.reason, view.destinations) = (reason, destinations);
+    }
+    Ok(view)
 }
 
 fn answer(app: &App, accepted: Accepted, status: &str) -> RequestAnswer {
@@ -286,5 +313,5 @@ pub async fn show(State(app): State<App>, Extension(caller): Extension<Caller>, 
     caller.needs(Role::Auditor)?;
     let id: RequestId = id.parse().map_err(|_| Problem::not_found())?;
     let row = app.read(move |read| read.request(id)).await?.ok_or_else(Problem::not_found)?;
-    Ok(Json(view(&app, &row)))
+    Ok(Json(full_view(&app, &row).await?))
 }
