@@ -36,7 +36,7 @@ impl Env for System {
 }
 
 /// A request to another machine.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Outgoing {
     /// `GET`, `POST` and so on.
     pub method: &'static str,
@@ -55,7 +55,7 @@ pub struct Outgoing {
 }
 
 /// What came back.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Answer {
     /// The HTTP status.
     pub status: u16,
@@ -63,6 +63,18 @@ pub struct Answer {
     pub headers: Vec<(String, String)>,
     /// The body.
     pub body: Vec<u8>,
+}
+
+// A URL, a header or a body can hold a secret or somebody's data.
+impl std::fmt::Debug for Outgoing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Outgoing({}, {} bytes, …)", self.method, self.body.len())
+    }
+}
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Answer({}, {} bytes, …)", self.status, self.body.len())
+    }
 }
 
 impl Answer {
