@@ -1,15 +1,21 @@
 //! `desist demo`: a make-believe shop, one consumer, the real server.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
+use axum::routing::post;
 use clap::Args;
 use desist_core::identifier::{Identifier, Kind};
+use desist_engine::secrets;
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::check::examine;
@@ -119,10 +125,11 @@ fn play(directory: &Path) -> Result<Story, CliError> {
     story = Story { runtime, server, api_key, token };
     story.expect("deny", "email", "rosa.vega@example.org")?;
 
+    story.destinations(accepted["id"].as_str().unwrap_or_default(), directory)?;
     story.campaign(&path)?;
     story.receipt(&receipt_code, directory)?;
 
-    say("\n11. The state is what the log says.");
+    say("\n12. The state is what the log says.");
     say(&format!("$ desist check --data {}", directory.display()));
     let args = StoreArgs { data: directory.to_owned(), business: None, keys: None, config: None };
     let found = examine(&args, desist_store::Scope::All)?;
@@ -133,7 +140,70 @@ fn play(directory: &Path) -> Result<Story, CliError> {
     Ok(story)
 }
 
+/// A system of the shop that takes signed messages, and refuses the first `refusals` of them.
+async fn system(refusals: usize) -> std::io::Result<SocketAddr> {
+    let left = Arc::new(AtomicUsize::new(refusals));
+    let take = move || {
+        let refuses = left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok();
+        std::future::ready(if refuses { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::NO_CONTENT })
+    };
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(std::future::IntoFuture::into_future(axum::serve(listener, Router::new().route("/in", post(take)))));
+    Ok(address)
+}
+
 impl Story {
+    /// Two systems of the shop must obey; one is down at first.
+    fn destinations(&self, request: &str, directory: &Path) -> Result<(), CliError> {
+        say("\n7. Two systems of the shop must obey, too: they are declared in desist.toml. The second one is down at first.");
+        let (mailing, ads) = self.runtime.block_on(async {
+            Ok::<_, CliError>((system(0).await.map_err(CliError::io("a port"))?, system(2).await.map_err(CliError::io("a port"))?))
+        })?;
+        let (secret, config) = (directory.join("webhook.secret"), directory.join("desist.toml"));
+        secrets::write_secret(&secret, b"whsec_ZGVtb2RlbW9kZW1vZGVtb2RlbW9kZW1v").map_err(CliError::io(secret.display()))?;
+        let table = |id: &str, class: &str, address: SocketAddr| {
+            format!(
+                "\n[[destinations]]\nid = \"{id}\"\nconnector = \"webhook\"\nclass = \"{class}\"\nallow_private = true\n\
+                 [destinations.settings]\nhost = \"{address}\"\npath = \"/in\"\nsecret = {{ file = \"webhook.secret\" }}\n"
+            )
+        };
+        let tables = table("mailing", "internal", mailing) + &table("ads", "third_party", ads);
+        let before = std::fs::read_to_string(&config).map_err(CliError::io(config.display()))?;
+        std::fs::write(&config, before + &tables).map_err(CliError::io(config.display()))?;
+        say(tables.trim_end());
+        say(&format!("$ desist reload --data {}", directory.display()));
+        self.server.reload().map_err(CliError::said)?;
+        let mut shown = Vec::new();
+        // Seconds: the wait after the second refusal is the longest.
+        for _ in 0..600 {
+            let answer = self.get(&format!("/v1/requests/{request}"))?;
+            let none = Vec::new();
+            let standings = answer["destinations"].as_array().unwrap_or(&none).iter();
+            let ladder: Vec<String> = standings
+                .map(|standing| {
+                    format!("{} {}", standing["id"].as_str().unwrap_or_default(), standing["level"].as_str().unwrap_or_default())
+                })
+                .collect();
+            let status = answer["status"].as_str().unwrap_or_default();
+            let line = format!("  {:<44} the request: {status}", ladder.join(", "));
+            if shown.last() != Some(&line) {
+                say(&line);
+                shown.push(line);
+            }
+            if status == "enforced" {
+                return Ok(());
+            }
+            std::thread::park_timeout(Duration::from_millis(50));
+        }
+        Err(CliError::said("both systems should have been told within thirty seconds; please report it"))
+    }
+
+    /// Asks without showing it.
+    fn get(&self, path: &str) -> Result<Value, CliError> {
+        self.exchange(&Method::GET, path, String::new()).map(|(_, answer)| answer)
+    }
+
     /// Sends a request over the network, prints it and its answer (the members named in `shown`, and a mark if there are more).
     fn call(&self, method: &Method, path: &str, body: Option<&Value>, shown: &[&str]) -> Result<Value, CliError> {
         let text = body.map(Value::to_string).unwrap_or_default();
@@ -141,20 +211,7 @@ impl Story {
         if !text.is_empty() {
             say(&format!("  {text}"));
         }
-        let host = self.server.private_url.trim_start_matches("http://").to_owned();
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header(header::HOST, &host)
-            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
-            .header("x-api-key", &self.api_key)
-            .body(Body::from(text))
-            .map_err(|error| CliError::said(error.to_string()))?;
-        let (status, answer) = self.runtime.block_on(async {
-            let stream = TcpStream::connect(&host).await.map_err(CliError::io(&host))?;
-            exchange(stream, request).await
-        })?;
-        let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+        let (status, answer) = self.exchange(method, path, text)?;
         let members: Vec<_> = shown.iter().filter_map(|name| Some(format!("{}: {}", json!(name), answer.get(name)?))).collect();
         let more = if answer.as_object().is_some_and(|all| all.len() > members.len()) { ", …" } else { "" };
         say(&format!("< {status} {{ {}{more} }}", members.join(", ")));
@@ -164,9 +221,26 @@ impl Story {
         Ok(answer)
     }
 
+    fn exchange(&self, method: &Method, path: &str, body: String) -> Result<(StatusCode, Value), CliError> {
+        let host = self.server.private_url.trim_start_matches("http://").to_owned();
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &host)
+            .header(header::AUTHORIZATION, format!("Bearer {}", self.token))
+            .header("x-api-key", &self.api_key)
+            .body(Body::from(body))
+            .map_err(|error| CliError::said(error.to_string()))?;
+        let (status, answer) = self.runtime.block_on(async {
+            let stream = TcpStream::connect(&host).await.map_err(CliError::io(&host))?;
+            exchange(stream, request).await
+        })?;
+        Ok((status, serde_json::from_slice(&answer).unwrap_or_default()))
+    }
+
     /// What else software written for Campaign asks: lists, subscriptions, privacy requests.
     fn campaign(&self, profile: &str) -> Result<(), CliError> {
-        say("\n7. The shop's software looks her up, and lists everybody whose data may not be sold.");
+        say("\n8. The shop's software looks her up, and lists everybody whose data may not be sold.");
         self.call(&Method::GET, "/acme/campaign/profileAndServices/profile/byEmail?email=ROSA.VEGA@example.org", None, &["count"])?;
         let listed = "/acme/campaign/profileAndServicesExt/profile/byCcpaOptOut/email?ccpaOptOut_parameter=true";
         let listed = self.call(&Method::GET, listed, None, &["content", "count"])?;
@@ -174,14 +248,14 @@ impl Story {
             return Err(CliError::said("the list should have held one address; please report it"));
         }
 
-        say("\n8. She subscribes to the newsletter. That is another matter: her data still may not be sold.");
+        say("\n9. She subscribes to the newsletter. That is another matter: her data still may not be sold.");
         let service = json!({ "label": "News of the shop", "messageType": "email" });
         let service = self.call(&Method::POST, "/acme/campaign/profileAndServices/service/", Some(&service), &["PKey", "name", "title"])?;
         let subscription = json!({ "service": { "PKey": service["PKey"] } });
         self.call(&Method::POST, &format!("{profile}/subscriptions/"), Some(&subscription), &["serviceName", "email"])?;
         self.expect("deny", "email", "rosa.vega@example.org")?;
 
-        say("\n9. She asks to be deleted. Her data goes, her choice stays.");
+        say("\n10. She asks to be deleted. Her data goes, her choice stays.");
         let request = json!({ "name": "R-1", "namespaceName": "email", "reconciliationValue": "rosa.vega@example.org", "type": "delete",
             "regulation": "ccpa" });
         self.call(&Method::POST, "/acme/campaign/privacy/privacyTool", Some(&request), &["type", "status"])?;
@@ -194,7 +268,7 @@ impl Story {
 
     /// She downloads the receipt, checks it with a program that knows nothing but the log's key, and changes it.
     fn receipt(&self, code: &str, directory: &Path) -> Result<(), CliError> {
-        say("\n10. She has a receipt. Anybody can check it, without asking the shop.");
+        say("\n11. She has a receipt. Anybody can check it, without asking the shop.");
         let path = format!("/receipt/{code}?format=json");
         let mut receipt = None;
         // The log is signed within a second of each commit.

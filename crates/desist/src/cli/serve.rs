@@ -133,6 +133,13 @@ pub struct Server {
     pub first_admin: Option<PathBuf>,
 }
 
+impl Server {
+    /// Reads the configuration again, whole or not at all.
+    pub(super) fn reload(&self) -> Result<(), String> {
+        self.app.reload()
+    }
+}
+
 /// Runs the server until it is told to stop.
 pub fn run(args: ServeArgs) -> Result<Finding, CliError> {
     tracing_subscriber::fmt().with_max_level(args.log).with_writer(std::io::stderr).with_target(false).init();
