@@ -13,6 +13,7 @@ mod campaign_refusals;
 mod connector;
 mod demo;
 mod deploy;
+mod destinations;
 mod dist;
 mod durability;
 mod import;
