@@ -132,6 +132,10 @@ fn path(id: &str, rest: &str) -> Result<String, CliError> {
 
 /// One line about a destination.
 pub fn line(view: &DestinationView) -> String {
+    format!("{:<20} {}", view.id, words(view))
+}
+
+fn words(view: &DestinationView) -> String {
     let mut parts = vec![view.state.replace('_', " ")];
     parts.extend(view.until.as_ref().map(|until| format!("tries at {until}")));
     parts.extend(view.missing.as_ref().map(|missing| format!("waits: {missing}")));
@@ -145,7 +149,7 @@ pub fn line(view: &DestinationView) -> String {
     parts.push(view.last_success.as_ref().map_or_else(|| "nothing sent yet".to_owned(), |last| format!("last success {last}")));
     parts.extend(view.next.as_ref().map(|next| format!("next {next}")));
     parts.extend(view.through.map(|through| format!("told by hand up to {through}")));
-    format!("{:<20} {}", view.id, parts.join(", "))
+    parts.join(", ")
 }
 
 fn finding(views: &[DestinationView]) -> Finding {
@@ -176,7 +180,7 @@ fn show(one: &One) -> Result<Finding, CliError> {
     }
     let verified = if view.verified { "" } else { ", UNVERIFIED: never run against the destination" };
     say(&format!("{} ({}, connector {}{verified})", view.id, view.class.replace('_', " "), view.connector));
-    say(&format!("  state     {}", line(&view).split_off(21)));
+    say(&format!("  state     {}", words(&view)));
     say(&format!("  purposes  {}", view.purposes.join(", ")));
     say(&format!("  enforced  when {}; its connector can reach {}", view.required, view.ceiling));
     say(&format!("  lane      {} changes behind, {} calls under way, {} wait for jobs", view.behind, view.in_flight, view.pending));

@@ -237,7 +237,7 @@ mod tests {
                 _ => "\"1234567890\"",
             };
             if setting.required {
-                given += &format!("{name} = {value}\n");
+                given.extend([name.as_str(), " = ", value, "\n"]);
             }
         }
         let planned = plan(&config("google-data-manager", "resend_every = \"5d\"\n", &given)).pop().unwrap();

@@ -209,7 +209,7 @@ impl From<AskError> for Problem {
     fn from(error: AskError) -> Self {
         match error {
             AskError::NotServing => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_serving", "no destination is told anything by this process; ask the server")
+                Self::new(StatusCode::CONFLICT, "not_serving", "no destination is told anything by this process; ask the server")
             }
             AskError::NotFound => Self::new(StatusCode::NOT_FOUND, "not_found", "there is no such destination"),
             AskError::Store(error) => error.into(),

@@ -16,6 +16,7 @@ use prometheus_client::registry::Registry;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::destinations::DestinationView;
 use super::problem::Problem;
 use super::{App, word};
 use crate::net::Client;
@@ -86,6 +87,35 @@ struct StateLabels {
     state: String,
 }
 
+/// A number of a destination, if it has it.
+type Number = fn(&DestinationView) -> Option<i64>;
+
+fn register_destinations(registry: &mut Registry, views: &[DestinationView]) {
+    let labels = |view: &DestinationView| DestinationLabels { destination: view.id.clone() };
+    let numbers: [(&str, &str, Number); 4] = [
+        ("destination_parked", "Targets that are tried again later", |view| Some(view.parked as i64)),
+        ("destination_dead", "Dead letters", |view| Some(view.dead as i64)),
+        ("destination_behind", "Changes behind the cursor, whoever they are about", |view| Some(view.behind as i64)),
+        ("destination_oldest_due_seconds", "The earliest deadline of what is not delivered, in Unix seconds", |view| {
+            view.oldest_due.as_ref()?.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
+        }),
+    ];
+    for (name, help, number) in numbers {
+        let family = Family::<DestinationLabels, Gauge>::default();
+        for view in views {
+            if let Some(value) = number(view) {
+                family.get_or_create(&labels(view)).set(value);
+            }
+        }
+        registry.register(name, help, family);
+    }
+    let states = Family::<StateLabels, Gauge>::default();
+    for view in views {
+        states.get_or_create(&StateLabels { destination: view.id.clone(), state: view.state.clone() }).set(1);
+    }
+    registry.register("destination_state", "What a destination's lane is doing: 1", states);
+}
+
 /// Counters and gauges in the OpenMetrics format. No personal data and no addresses.
 pub async fn metrics(State(app): State<App>) -> Response {
     let counts = &app.engine.shared().counts;
@@ -128,30 +158,7 @@ pub async fn metrics(State(app): State<App>) -> Response {
     }
     registry.register("alarm", "Alarms that stand: 1", alarms);
     let Ok(views) = super::destinations::all(&app).await else { return Problem::internal().into_response() };
-    let labels = |view: &super::destinations::DestinationView| DestinationLabels { destination: view.id.clone() };
-    type Number = fn(&super::destinations::DestinationView) -> Option<i64>;
-    let numbers: [(&str, &str, Number); 4] = [
-        ("destination_parked", "Targets that are tried again later", |view| Some(view.parked as i64)),
-        ("destination_dead", "Dead letters", |view| Some(view.dead as i64)),
-        ("destination_behind", "Changes behind the cursor, whoever they are about", |view| Some(view.behind as i64)),
-        ("destination_oldest_due_seconds", "The earliest deadline of what is not delivered, in Unix seconds", |view| {
-            view.oldest_due.as_ref()?.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_second)
-        }),
-    ];
-    for (name, help, number) in numbers {
-        let family = Family::<DestinationLabels, Gauge>::default();
-        for view in &views {
-            if let Some(value) = number(view) {
-                family.get_or_create(&labels(view)).set(value);
-            }
-        }
-        registry.register(name, help, family);
-    }
-    let states = Family::<StateLabels, Gauge>::default();
-    for view in &views {
-        states.get_or_create(&StateLabels { destination: view.id.clone(), state: view.state.clone() }).set(1);
-    }
-    registry.register("destination_state", "What a destination's lane is doing: 1", states);
+    register_destinations(&mut registry, &views);
     let mut text = String::new();
     if encode(&mut text, &registry).is_err() {
         return Problem::internal().into_response();

@@ -26,7 +26,7 @@ const ROLES: [&str; 4] = ["auditor", "reader", "writer", "admin"];
 
 /// Every endpoint of the JSON API and the least role that may use it; the document must list these and
 /// no others.
-const ENDPOINTS: [(&str, &str, &str); 10] = [
+const ENDPOINTS: [(&str, &str, &str); 19] = [
     ("POST", "/v1/requests", "writer"),
     ("GET", "/v1/requests/{id}", "auditor"),
     ("POST", "/v1/requests/{id}/confirm", "writer"),
@@ -34,6 +34,15 @@ const ENDPOINTS: [(&str, &str, &str); 10] = [
     ("POST", "/v1/identifiers/link", "writer"),
     ("POST", "/v1/identifiers/unlink", "writer"),
     ("POST", "/v1/subjects/lookup", "reader"),
+    ("POST", "/v1/subjects/assurance", "auditor"),
+    ("GET", "/v1/destinations", "auditor"),
+    ("GET", "/v1/destinations/{id}", "auditor"),
+    ("GET", "/v1/destinations/{id}/parked", "auditor"),
+    ("POST", "/v1/destinations/{id}/replay", "admin"),
+    ("POST", "/v1/destinations/{id}/pause", "admin"),
+    ("POST", "/v1/destinations/{id}/resume", "admin"),
+    ("POST", "/v1/destinations/{id}/try", "admin"),
+    ("POST", "/v1/destinations/{id}/done", "admin"),
     ("POST", "/v1/keys", "admin"),
     ("GET", "/v1/keys", "admin"),
     ("DELETE", "/v1/keys/{no}", "admin"),
@@ -48,7 +57,19 @@ url = "https://shop.example.com"
 [[purposes]]
 name = "email_marketing"
 model = "opt_in"
+
+[[destinations]]
+id = "crm"
+connector = "webhook"
+class = "internal"
+settings = { host = "crm.invalid", secret = { env = "DESIST_TEST_NOT_SET" } }
 "#;
+
+/// The address of an endpoint, about this request or the destination of the configuration.
+fn address(path: &str, request: &Value) -> String {
+    let id = if path.starts_with("/v1/destinations") { "crm" } else { request["id"].as_str().unwrap() };
+    path.replace("{id}", id)
+}
 
 fn configured(toml: &str) -> (tempfile::TempDir, Server) {
     let directory = tempfile::tempdir().unwrap();
@@ -247,17 +268,22 @@ fn every_role_may_do_what_its_name_says() {
                 "/v1/requests/{id}/confirm" => json!({ "confirm_token": "x" }),
                 "/v1/decisions" => json!({ "purpose": "sale", "identifiers": rosa }),
                 "/v1/keys" => json!({ "name": "new", "role": "auditor" }),
+                "/v1/destinations/{id}/replay" => json!({ "all": true }),
+                "/v1/destinations/{id}/done" => json!({ "through": 1, "by": "Ada" }),
+                _ if path.starts_with("/v1/destinations") => json!({}),
                 _ => two.clone(),
             };
             // Key 99 is nobody's: what is asked here is whether the role may ask.
-            let url = path.replace("{id}", request["id"].as_str().unwrap()).replace("{no}", "99");
+            let url = address(path, &request).replace("{no}", "99");
             let body = if method == "POST" { body.to_string().into_bytes() } else { Vec::new() };
             let (entries_before, answer) = (entries(&server), server.send(method, &url, &body, &[("authorization", token)]));
             let may = place >= ROLES.iter().position(|role| *role == least).unwrap();
             if may {
                 let expected: &[u16] = match (method, path) {
-                    ("POST", "/v1/requests/{id}/confirm") => &[409],
+                    // It waits for no confirmation; it is told by its connector, and not by hand.
+                    ("POST", "/v1/requests/{id}/confirm" | "/v1/destinations/{id}/done") => &[409],
                     ("DELETE", _) => &[404],
+                    ("POST", path) if path.starts_with("/v1/destinations") => &[200, 204, 409],
                     _ => &[200, 201],
                 };
                 assert!(expected.contains(&answer.status), "{role} {method} {path}: {}", answer.text);
@@ -269,7 +295,7 @@ fn every_role_may_do_what_its_name_says() {
             checked += 1;
         }
     }
-    assert_eq!(checked, 40);
+    assert_eq!(checked, 76);
 }
 
 #[test]
@@ -618,7 +644,7 @@ fn the_document_is_the_router() {
     let request = taken(&server, &opt_out(std::slice::from_ref(&rosa)));
     let key = server.post("/v1/keys", &json!({ "name": "end", "role": "auditor" })).json()["no"].to_string();
     for (method, path) in &documented {
-        let url = path.replace("{id}", request["id"].as_str().unwrap()).replace("{no}", &key);
+        let url = address(path, &request).replace("{no}", &key);
         let answer = server.send(method, &url, b"", &[]);
         assert!(![404, 405].contains(&answer.status) && answer.status < 500, "{method} {path}: {} {}", answer.status, answer.text);
         for other in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
@@ -642,6 +668,9 @@ fn the_document_is_the_router() {
         named("/v1/identifiers/link", json!({ "identifiers": [rosa] })),
         named("/v1/identifiers/unlink", json!({ "identifiers": [rosa] })),
         named("/v1/subjects/lookup", json!({ "identifiers": [rosa] })),
+        named("/v1/subjects/assurance", json!({ "identifiers": [rosa] })),
+        named("/v1/destinations/{id}/replay", json!({ "target": "s12", "from": 1, "to": 2, "all": true })),
+        named("/v1/destinations/{id}/done", json!({ "through": 1, "by": "Ada", "evidence": "a letter" })),
         named("/v1/keys", json!({ "name": "x", "role": "reader" })),
     ] {
         let schema = &document["paths"][&path]["post"]["requestBody"]["content"]["application/json"]["schema"];
@@ -739,7 +768,11 @@ fn every_member_of_every_body_is_checked_and_named() {
         ("/v1/decisions", full_list()),
         ("/v1/identifiers/link", people.clone()),
         ("/v1/identifiers/unlink", people.clone()),
-        ("/v1/subjects/lookup", people),
+        ("/v1/subjects/lookup", people.clone()),
+        ("/v1/subjects/assurance", people),
+        ("/v1/destinations/crm/replay", json!({ "target": "s12" })),
+        ("/v1/destinations/crm/replay", json!({ "from": 1, "to": 2 })),
+        ("/v1/destinations/crm/done", json!({ "through": 1, "by": "Ada", "evidence": "a letter" })),
         ("/v1/keys", json!({ "name": "x", "role": "reader" })),
     ] {
         let mut members = Vec::new();

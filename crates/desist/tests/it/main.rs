@@ -17,6 +17,7 @@ mod delivery_http;
 mod delivery_rows;
 mod demo;
 mod deploy;
+mod destinations;
 mod dist;
 mod durability;
 mod import;
