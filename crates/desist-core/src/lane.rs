@@ -387,6 +387,11 @@ impl Lane {
         self.fetched
     }
 
+    /// Whether a step of the books was asked for and its end is not known yet.
+    pub fn is_saving(&self) -> bool {
+        self.saving.is_some()
+    }
+
     /// Takes one input, and appends what is to be done. Call it again at [`Lane::next_ms`] at the latest.
     pub fn step(&mut self, now: Now, input: Input, out: &mut Vec<Action>) {
         if self.is_lost {

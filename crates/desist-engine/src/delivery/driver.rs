@@ -193,6 +193,11 @@ impl Driver {
         self.runs.values().map(of).min().unwrap_or(u64::MAX).min(self.beyond_at_ms)
     }
 
+    /// Whether the writer was asked for something whose end was not told yet: a simulator waits for it before it goes on.
+    pub fn is_storing(&self) -> bool {
+        self.runs.values().any(|run| run.claiming || run.lane.as_ref().is_some_and(Lane::is_saving))
+    }
+
     /// Whether a stop has nothing left to wait for.
     pub fn is_drained(&self) -> bool {
         self.runs.values().all(|run| run.drained || run.lane.is_none())

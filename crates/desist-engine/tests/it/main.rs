@@ -15,6 +15,7 @@ mod searched;
 mod secrets;
 mod services;
 mod signals;
+mod simulator;
 mod story;
 mod support;
 mod time;
