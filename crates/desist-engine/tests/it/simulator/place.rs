@@ -315,8 +315,7 @@ impl Place {
     }
 
     /// Answers one call at `now`. Whatever takes effect does so by the answer, or for a time-out longer if there is none.
-    pub fn answer(&mut self, now: u64, unix_ms: u64, errand: &Errand, within: u64, is_hostile: bool) -> Answer {
-        self.calls.push(unix_ms);
+    pub fn answer(&mut self, now: u64, errand: &Errand, within: u64, is_hostile: bool) -> Answer {
         let mood = self.mood_now();
         let after = if mood == Mood::Silent { within } else { self.pause(within) };
         let plain = |outcome| Answer { after, outcome, reports: Vec::new(), effects: Vec::new(), clear: Some(after) };

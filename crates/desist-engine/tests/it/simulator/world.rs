@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use desist_core::fact::{Actor, Digest as FactDigest, Fact};
 use desist_core::identifier::{Identifier, Kind};
-use desist_core::lane::{Now, Replay, Target};
+use desist_core::lane::{Now, Outcome, Replay, Target};
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::Named;
 use desist_engine::clear::Given;
@@ -273,15 +273,12 @@ impl World {
             Happening::Choice => self.choose(),
             Happening::Changed => self.each_node(|driver, now| driver.step(now, Event::Changed)),
             Happening::Wake(id) => {
-                if let Some(node) = self.nodes.iter_mut().find(|node| node.id == id && !node.frozen && node.wake <= self.now) {
-                    node.wake = u64::MAX;
-                    return self.drive(id, Driver::tick);
-                }
-                Ok(())
+                let Some(node) = self.nodes.iter_mut().find(|node| node.id == id && node.wake <= self.now) else { return Ok(()) };
+                node.wake = u64::MAX;
+                if node.frozen { Ok(()) } else { self.drive(id, Driver::tick) }
             }
             Happening::Give(id, event) => self.give(id, event),
-            Happening::Effect(place, node, items) => {
-                let _ = node;
+            Happening::Effect(place, _, items) => {
                 self.note(format_args!("effect at {place}: {:?}", items.iter().map(|item| (item.target, item.version)).collect::<Vec<_>>()));
                 self.places[place].take_effect(&items);
                 Ok(())
@@ -401,18 +398,16 @@ impl World {
         self.trouble = self.trouble.max(self.now);
         self.nodes.retain(|node| node.id != id);
         // Nobody hears any more how its calls end, and what was under way arrives within a time-out or not at all.
-        let calls: Vec<_> = self.open.iter().filter(|(_, open)| open.node == id).map(|(call, _)| *call).collect();
-        for call in calls {
-            self.answers.remove(&call);
-            self.open.remove(&call);
-        }
+        let calls: BTreeSet<_> = self.open.iter().filter(|(_, open)| open.node == id).map(|(call, _)| *call).collect();
+        let running: BTreeSet<_> = calls.iter().filter(|call| self.answers.remove(call).is_some()).copied().collect();
+        self.open.retain(|call, _| !calls.contains(call));
         let cut: Vec<_> = self
             .queue
             .iter()
             .filter(|(key, one)| match one {
-                Happening::Effect(place, node, _) => {
+                Happening::Effect(place, call, _) => {
                     let place = &self.places[*place];
-                    *node == id && place.config.patrols.is_empty() && !place.is_versioned && key.0 > self.now + place.config.request_timeout_ms
+                    running.contains(call) && place.config.patrols.is_empty() && !place.is_versioned && key.0 > self.now + place.config.request_timeout_ms
                 }
                 _ => false,
             })
@@ -609,15 +604,18 @@ impl World {
         self.note(format_args!("node {node} calls {place}: {errand:?}"));
         self.check_call(node, place, &errand)?;
         let (is_hostile, unix_ms) = (self.is_hostile(), self.unix_ms() as u64);
-        let answer = self.places[place].answer(self.now, unix_ms, &errand, within, is_hostile);
+        let answer = self.places[place].answer(self.now, &errand, within, is_hostile);
         self.note(format_args!("  {place} answers {:?} {:?} after {} ms", answer.outcome, answer.reports, answer.after));
+        if answer.outcome != Outcome::NotSent {
+            self.places[place].calls.push(unix_ms);
+        }
         self.next += 1;
         let call = self.next;
         let life = self.lives.get(&(node, place)).copied().unwrap_or_default();
         let clear = answer.clear.map(|after| self.now + after);
         self.open.insert(call, Open { node, life, place, targets, is_send, ended: None, clear });
         for (after, items) in &answer.effects {
-            self.at(self.now + after, Happening::Effect(place, node, items.clone()));
+            self.at(self.now + after, Happening::Effect(place, call, items.clone()));
         }
         self.at(self.now + answer.after, Happening::Answer(call));
         self.answers.insert(call, (done, answer));
