@@ -448,7 +448,13 @@ impl Driver {
             self.states.clear();
         }
         match State::read(read, &self.shared, party)? {
-            Some(state) => drop(self.states.insert(party, Cached { state, needed: Vec::new() })),
+            Some(mut state) => {
+                // An identifier that somebody holds now is no party any more, and no change says so.
+                for no in std::mem::take(&mut state.held) {
+                    self.states.remove(&Party::Identifier(no));
+                }
+                self.states.insert(party, Cached { state, needed: Vec::new() });
+            }
             None => drop(self.states.remove(&party)),
         }
         Ok(())

@@ -49,6 +49,8 @@ pub(super) struct State {
     allowed_at: i64,
     /// Each with what is denied about it, maybe through another subject.
     identifiers: Vec<(Known, PurposeSet)>,
+    /// Identifiers that are told of with this subject, and no more by themselves.
+    pub held: Vec<IdentifierNo>,
 }
 
 impl State {
@@ -64,6 +66,7 @@ impl State {
             denials: Vec::new(),
             allowed_at: 0,
             identifiers: Vec::new(),
+            held: Vec::new(),
         };
         match party {
             Party::Subject(subject) => state.subject(read, shared, subject)?,
@@ -87,6 +90,7 @@ impl State {
             if is_shared {
                 continue;
             }
+            self.held.push(no);
             if kind.is_person_level() {
                 self.deny(&line);
             }
