@@ -132,9 +132,10 @@ impl World {
         if !self.is_tame {
             return Ok(());
         }
-        for ((place, _), owed) in &self.known.owed {
+        for ((place, digest), owed) in &self.known.owed {
             if self.places[*place].is_angel && self.now > owed.since + PROMPT {
-                return Err(format!("place {place} always behaves, and was not told for {} ms", self.now - owed.since));
+                let who = self.who(*digest);
+                return Err(format!("place {place} always behaves, and was not told of {who} for {} ms", self.now - owed.since));
             }
         }
         Ok(())
@@ -358,13 +359,14 @@ impl World {
             }
             for item in messages.iter().filter(|item| item.digests.iter().all(|one| named[one] == 1 && !refused.contains(one))) {
                 if !self.places[place].holds(item) {
-                    return Err(format!("lost: place {place} does not have {item:?}"));
+                    let who: Vec<_> = item.digests.iter().map(|digest| self.who(*digest)).collect();
+                    return Err(format!("lost: place {place} does not have {who:?} as {:?} and {:?}", item.denied, item.allowed));
                 }
             }
             for (digest, denied) in &told {
                 let counts = self.places[place].kinds.contains(&kinds[digest]) && !refused.contains(digest);
                 if counts && !self.has(place, *digest, *denied) {
-                    return Err(format!("lost: place {place} allows what is denied, {denied:?}"));
+                    return Err(format!("lost: place {place} allows what is denied to {}, {denied:?}", self.who(*digest)));
                 }
             }
         }

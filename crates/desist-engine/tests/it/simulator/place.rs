@@ -67,10 +67,11 @@ pub struct Item {
 
 #[derive(Clone, Debug)]
 pub struct PlaceJob {
-    pub items: Vec<Item>,
     /// When it is over.
     pub done: u64,
     pub fails: bool,
+    /// Whom it does not do.
+    pub bad: Vec<(Target, Apple)>,
 }
 
 /// A call that reached the transport.
@@ -353,8 +354,7 @@ impl Place {
             Some(job) if job.done > now => Outcome::Pending,
             Some(PlaceJob { fails: true, .. }) | None => Outcome::Rejected { is_retryable: true, code: 9 },
             Some(job) => {
-                let refused = job.items.iter().filter_map(|item| self.apple(item).map(|apple| (item.target, apple)));
-                reports.extend(refused.map(|(target, apple)| (target, refuse(apple))));
+                reports.extend(job.bad.iter().map(|(target, apple)| (*target, refuse(*apple))));
                 Outcome::Ok(Level::Applied)
             }
         };
@@ -403,7 +403,7 @@ impl Place {
             }
         }
         if self.dialect == Dialect::Job {
-            return self.begin_job(now, items, after, is_hostile);
+            return self.begin_job(now, (items, good, bad), after, is_hostile);
         }
         let lies = mood == Mood::Lying && self.rng.one_in(2);
         if lies {
@@ -428,7 +428,8 @@ impl Place {
         Answer { effects, reports, ..nothing(Outcome::Ok(self.level), after, after) }
     }
 
-    fn begin_job(&mut self, now: u64, items: Vec<Item>, after: u64, is_hostile: bool) -> Answer {
+    fn begin_job(&mut self, now: u64, parts: (Vec<Item>, Vec<Item>, Vec<(Target, Apple)>), after: u64, is_hostile: bool) -> Answer {
+        let (items, good, bad) = parts;
         for item in &items {
             self.reach(Level::Accepted, item);
         }
@@ -436,9 +437,8 @@ impl Place {
         let fails = is_hostile && self.rng.one_in(5);
         self.next_job += 1;
         let handle = format!("job {}", self.next_job);
-        let good: Vec<_> = items.iter().filter(|item| !self.has_apple(item)).cloned().collect();
         let effects = if fails || takes > PERIOD { Vec::new() } else { vec![(after + takes - 1, good)] };
-        self.jobs.insert(handle.clone(), PlaceJob { items, done: now + after + takes, fails });
+        self.jobs.insert(handle.clone(), PlaceJob { done: now + after + takes, fails, bad });
         Answer { after, outcome: Outcome::Job(handle), reports: Vec::new(), effects, clear: None }
     }
 }

@@ -602,6 +602,14 @@ impl World {
             targets.extend(messages.iter().map(|message| message.target));
         }
         self.note(format_args!("node {node} calls {place}: {errand:?}"));
+        if self.trace
+            && let Errand::Send(messages) | Errand::Check(messages) = &errand
+        {
+            for message in messages {
+                let who: Vec<_> = message.identifiers.iter().map(|known| self.who(known.sha256)).collect();
+                println!("    {:?} {who:?}: denied {:?}, allowed {:?}", message.target, message.denied, message.allowed);
+            }
+        }
         self.check_call(node, place, &errand)?;
         let (is_hostile, unix_ms) = (self.is_hostile(), self.unix_ms() as u64);
         let answer = self.places[place].answer(self.now, &errand, within, is_hostile);
@@ -735,6 +743,11 @@ impl World {
     }
 
     // People.
+
+    /// Which identifier that is.
+    pub fn who(&self, digest: Digest) -> usize {
+        self.identifiers.iter().position(|(_, text)| sha(text) == digest).unwrap_or(usize::MAX)
+    }
 
     fn named(&self, who: usize) -> Named {
         let (kind, text) = &self.identifiers[who];
