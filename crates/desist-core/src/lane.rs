@@ -170,6 +170,8 @@ struct Dirty {
     allows: BTreeSet<Target>,
     below: BTreeSet<Target>,
     caught_up: Option<u64>,
+    /// Alarms as they are being stored.
+    alarms: BTreeSet<Alarm>,
 }
 
 impl Dirty {
@@ -258,6 +260,8 @@ pub struct Lane {
     last_success_unix_ms: Option<i64>,
     deadlines_at_ms: u64,
     overdue_share: u64,
+    /// Alarms that were stored last.
+    alarms_stored: BTreeSet<Alarm>,
     /// The earliest deadline of what is not in the window.
     beyond: Option<(i64, i64)>,
 }
@@ -322,6 +326,7 @@ impl Lane {
             last_success_unix_ms: None,
             deadlines_at_ms: now.mono_ms,
             overdue_share: 0,
+            alarms_stored: books.head.alarms.clone(),
             beyond: None,
             books,
             config,
@@ -385,6 +390,11 @@ impl Lane {
     /// The change up to which the feed was read.
     pub fn read_upto(&self) -> u64 {
         self.fetched
+    }
+
+    /// Whether a step of the books was asked for and its end is not known yet.
+    pub fn is_saving(&self) -> bool {
+        self.saving.is_some()
     }
 
     /// Takes one input, and appends what is to be done. Call it again at [`Lane::next_ms`] at the latest.
@@ -692,7 +702,8 @@ impl Lane {
         if self.saving.is_some() || !is_due || !(self.dirty.any() || self.limiter.needs_save() && self.has_work()) {
             return;
         }
-        let dirty = std::mem::take(&mut self.dirty);
+        let mut dirty = std::mem::take(&mut self.dirty);
+        dirty.alarms.clone_from(&self.books.head.alarms);
         self.fill_head(now);
         let books = &self.books;
         out.push(Action::Save(Box::new(Delta {
@@ -751,6 +762,7 @@ impl Lane {
             return;
         }
         self.stored = true;
+        self.alarms_stored = dirty.alarms;
         for target in dirty.allows {
             if self.books.allows.contains(&target) && !self.dirty.allows.contains(&target) {
                 self.allows_stored.insert(target);

@@ -589,8 +589,10 @@ impl Lane {
         for target in targets {
             match (outcome, reports.get(target)) {
                 (Outcome::Ok(_), Some(Report::Drift)) => self.park(now, *target, Reason::Drift, true, true),
-                (outcome, _) => {
-                    self.rounds[patrol].failed |= !matches!(outcome, Outcome::Ok(_));
+                (outcome, report) => {
+                    // Whoever needs no message, or cannot be known there, needs no look either.
+                    let is_read = matches!(outcome, Outcome::Ok(_)) || matches!(report, Some(Report::Nothing | Report::Unreachable));
+                    self.rounds[patrol].failed |= !is_read;
                     self.finish(now, *target);
                 }
             }

@@ -181,8 +181,10 @@ impl Lane {
             (Alarm::Stopped, self.is_stopped()),
         ];
         for (alarm, is_there) in causes {
+            // What was raised is stored before it is cleared: else a cause that ends soon would leave no trace.
+            let may_clear = self.alarms_stored.contains(&alarm);
             let alarms = &mut self.books.head.alarms;
-            self.dirty.head |= if is_there { alarms.insert(alarm) } else { alarms.remove(&alarm) };
+            self.dirty.head |= if is_there { alarms.insert(alarm) } else { may_clear && alarms.remove(&alarm) };
         }
     }
 }

@@ -89,6 +89,7 @@ struct Run {
     claim_at_ms: u64,
     claiming: bool,
     renew_at_ms: u64,
+    lease_until_ms: u64,
     next_ms: Option<u64>,
     /// The entries up to this one were read from the feed.
     read_seq: u64,
@@ -172,6 +173,11 @@ impl Driver {
                 }
                 continue;
             }
+            if now.mono_ms >= run.lease_until_ms {
+                // Nobody renewed it in time, so another driver may have had it, and what this one remembers may be old.
+                self.restart(now, no);
+                continue;
+            }
             let is_due = run.next_ms.is_some_and(|at| at <= now.mono_ms);
             if now.mono_ms >= run.renew_at_ms {
                 self.renew(now, no);
@@ -194,6 +200,11 @@ impl Driver {
             None => run.claim_at_ms,
         };
         self.runs.values().map(of).min().unwrap_or(u64::MAX).min(self.beyond_at_ms)
+    }
+
+    /// Whether the writer was asked for something whose end was not told yet: a simulator waits for it before it goes on.
+    pub fn is_storing(&self) -> bool {
+        self.runs.values().any(|run| run.claiming || run.lane.as_ref().is_some_and(Lane::is_saving))
     }
 
     /// Whether a stop has nothing left to wait for.
@@ -230,6 +241,7 @@ impl Driver {
                 claim_at_ms: now.mono_ms,
                 claiming: false,
                 renew_at_ms: 0,
+                lease_until_ms: 0,
                 next_ms: None,
                 read_seq: 0,
                 alarms: BTreeMap::new(),
@@ -262,7 +274,7 @@ impl Driver {
     fn restart(&mut self, now: Now, no: u32) {
         self.lives += 1;
         if let Some(run) = self.runs.get_mut(&no) {
-            tracing::warn!(destination = no, "another process keeps the books of this destination; its lease is asked for again");
+            tracing::warn!(destination = no, "the lease of this destination was lost or not renewed in time; it is asked for again");
             let claim_at_ms = now.mono_ms + CLAIM_EVERY_MS;
             (run.lane, run.life, run.lease, run.claim_at_ms, run.claiming) = (None, self.lives, None, claim_at_ms, false);
         }
@@ -310,7 +322,7 @@ impl Driver {
     fn renew(&mut self, now: Now, no: u32) {
         let Some(run) = self.runs.get_mut(&no) else { return };
         let lease_ms = run.destination.lane.lease_ms;
-        run.renew_at_ms = now.mono_ms + lease_ms / 3;
+        (run.renew_at_ms, run.lease_until_ms) = (now.mono_ms + lease_ms / 3, now.mono_ms + lease_ms);
         let unread = std::mem::take(&mut run.unread);
         if let Some(epoch) = run.lease {
             let mut inputs = Vec::new();
@@ -441,7 +453,13 @@ impl Driver {
             self.states.clear();
         }
         match State::read(read, &self.shared, party)? {
-            Some(state) => drop(self.states.insert(party, Cached { state, needed: Vec::new() })),
+            Some(mut state) => {
+                // An identifier that somebody holds now is no party any more, and no change says so.
+                for no in std::mem::take(&mut state.held) {
+                    self.states.remove(&Party::Identifier(no));
+                }
+                self.states.insert(party, Cached { state, needed: Vec::new() });
+            }
             None => drop(self.states.remove(&party)),
         }
         Ok(())

@@ -49,6 +49,8 @@ pub(super) struct State {
     allowed_at: i64,
     /// Each with what is denied about it, maybe through another subject.
     identifiers: Vec<(Known, PurposeSet)>,
+    /// Identifiers that are told of with this subject, and no more by themselves.
+    pub held: Vec<IdentifierNo>,
 }
 
 impl State {
@@ -64,6 +66,7 @@ impl State {
             denials: Vec::new(),
             allowed_at: 0,
             identifiers: Vec::new(),
+            held: Vec::new(),
         };
         match party {
             Party::Subject(subject) => state.subject(read, shared, subject)?,
@@ -87,6 +90,7 @@ impl State {
             if is_shared {
                 continue;
             }
+            self.held.push(no);
             if kind.is_person_level() {
                 self.deny(&line);
             }
@@ -155,15 +159,14 @@ impl State {
 
     /// What a destination that is bound to `purposes` needs to hear.
     pub fn needed(&self, purposes: PurposeSet) -> Needed {
-        let (own, beyond) = (self.denied.intersection(purposes), self.beyond.intersection(purposes));
-        let denied = own.union(beyond);
+        let denied = self.denied.union(self.beyond).intersection(purposes);
         let mut allowed = self.allowed.intersection(purposes).without(denied);
         if denied.is_empty() && allowed.is_empty() {
             return Needed::Nothing;
         }
         // Where identifiers of one subject differ, the message denies for all that it names what is denied for any: never too little.
         let is_meant = |one: PurposeSet| {
-            if denied.is_empty() { !one.intersects(allowed) } else { (!own.is_empty() && one.contains(own)) || one.intersects(beyond) }
+            if denied.is_empty() { !one.intersects(allowed) } else { one.intersects(denied) }
         };
         let meant: Vec<_> = self.identifiers.iter().filter(|(_, one)| is_meant(*one)).collect();
         if meant.is_empty() {

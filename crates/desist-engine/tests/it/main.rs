@@ -17,6 +17,7 @@ mod searched;
 mod secrets;
 mod services;
 mod signals;
+mod simulator;
 mod story;
 mod support;
 mod time;

@@ -40,6 +40,11 @@ impl Fake {
         self.now_ms.store(now * 1000, Ordering::SeqCst);
     }
 
+    /// Sets the clock, in Unix milliseconds.
+    pub fn set_ms(&self, now_ms: i64) {
+        self.now_ms.store(now_ms, Ordering::SeqCst);
+    }
+
     pub fn now(&self) -> i64 {
         self.now_ms.load(Ordering::SeqCst) / 1000
     }
