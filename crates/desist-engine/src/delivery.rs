@@ -1,6 +1,7 @@
 //! Delivery: every destination is told what holds, and what is known about that.
 
 mod driver;
+mod evidence;
 mod people;
 pub mod transport;
 
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use self::driver::{Driver, Event, Post};
+pub use self::evidence::Asked;
 use self::transport::{Message, Transport};
 use crate::alerts::About;
 use crate::engine::{Ctx, Engine, Failure, Refusal, Shared};
@@ -251,6 +253,11 @@ impl Delivery {
     }
 }
 
+/// The name under which the entry that declared a destination is kept.
+fn declared_by(no: u32) -> String {
+    format!("declared_by/{no}")
+}
+
 /// The name under which it is kept up to where a destination was told by hand.
 fn by_hand(no: u32) -> String {
     format!("by_hand/{no}")
@@ -267,7 +274,10 @@ impl Engine {
                 let known = ctx.write.destinations()?;
                 let mut next = known.iter().map(|(no, _)| no + 1).max().unwrap_or(1);
                 for id in ids.iter().filter(|id| known.iter().all(|(_, known)| known != *id)) {
-                    ctx.batch.emit(ctx.write, Fact::DestinationDeclared { destination: next, id: Digest(Sha256::digest(id).into()) })?;
+                    let seq = ctx
+                        .batch
+                        .emit(ctx.write, Fact::DestinationDeclared { destination: next, id: Digest(Sha256::digest(id).into()) })?;
+                    ctx.write.put_meta(&declared_by(next), &seq.to_be_bytes())?;
                     ctx.write.put_destination(next, id)?;
                     next += 1;
                 }
