@@ -3,9 +3,9 @@
 mod driver;
 mod evidence;
 mod people;
+mod shown;
 pub mod transport;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -381,14 +381,7 @@ impl Engine {
     /// Where a request stands at all destinations together, and at each.
     pub fn enforcement(&self, row: &RequestRow) -> Result<(Enforcement, Vec<Standing>), AskError> {
         let mut all: Vec<Standing> = Vec::new();
-        let parties = self.read(|read| {
-            let mut parties: BTreeSet<Party> = row.subject.map(Party::Subject).into_iter().collect();
-            for named in &row.identifiers {
-                parties.extend(parties_of(read, named.0)?);
-            }
-            Ok(parties)
-        })?;
-        for party in parties {
+        for party in self.read(|read| shown::parties(read, row))? {
             merge(&mut all, self.standings(party)?);
         }
         Ok((enforcement(&all), all))

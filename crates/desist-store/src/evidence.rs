@@ -28,7 +28,7 @@ pub fn pack(records: &[Record]) -> Vec<u8> {
 
 /// The records of the entry `seq`.
 pub fn unpack(seq: u64, segment: &[u8]) -> Result<Vec<Record>, StoreError> {
-    read(segment).ok_or_else(|| StoreError::Damaged(format!("evidence of entry {seq}")))
+    read(segment).ok_or_else(|| StoreError::Damaged(format!("evidence of entry {seq} cannot be read")))
 }
 
 fn read(segment: &[u8]) -> Option<Vec<Record>> {

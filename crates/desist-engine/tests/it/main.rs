@@ -3,6 +3,7 @@
 
 mod alerts;
 mod delivery;
+mod evidence;
 mod faults;
 mod lists;
 mod notary;
