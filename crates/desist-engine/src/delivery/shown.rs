@@ -12,7 +12,7 @@ use desist_store::evidence::unpack;
 use desist_store::{Read, RequestRow, StoreError, tiles};
 
 use super::{AskError, Standing, declared_by, parties_of};
-use crate::engine::{Engine, Refusal, Shared};
+use crate::engine::{Engine, Failure, Shared};
 use crate::intake::Outcome;
 use crate::notary::{Published, receipt_under};
 
@@ -32,7 +32,7 @@ impl Engine {
             Err(error) => return Err(error),
         };
         let found = self.read(|read| deliveries(read, self.shared(), row, standings.as_deref()))?;
-        Ok(found.map_err(crate::engine::Failure::Refused)?)
+        Ok(found.map_err(Failure::Refused)?)
     }
 }
 

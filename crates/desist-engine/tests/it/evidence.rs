@@ -5,18 +5,22 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use desist_core::fact::{Acknowledgement, Fact};
+use desist_core::fact::{Acknowledgement, Actor, Fact};
 use desist_core::identifier::Kind;
 use desist_core::lane::{Jobs, Level, Now, Outcome, Report};
+use desist_core::purpose::PurposeSet;
 use desist_engine::delivery::transport::{Answered, Done, Ended, Errand, Message, Transport};
 use desist_engine::delivery::{Destination, Driver, Event};
 use desist_engine::engine::Engine;
-use desist_proof::delivery::{Reached, Record, root};
-use desist_store::evidence::unpack;
+use desist_engine::intake::Accepted;
+use desist_engine::queue::Lane;
+use desist_proof::delivery::{Deliveries, Reached, Record, root};
+use desist_store::evidence::{pack, unpack};
 use desist_store::faulty::Fault;
 
 use crate::delivery::{destination, home, out};
-use crate::support::{Home, Opening, audit, log, wait_until};
+use crate::notary::signed;
+use crate::support::{Home, Opening, audit, confirmed, email, given, log, named, wait_until};
 
 /// A destination that answers as it is told to; each answer has another digest.
 #[derive(Default)]
@@ -268,4 +272,139 @@ fn whatever_fails_each_delivery_is_recorded_once() {
         }
         assert!(n > 3, "{n} faults");
     }
+}
+
+fn exported(engine: &Engine, accepted: &Accepted) -> Deliveries {
+    signed(engine);
+    let row = engine.read(|read| read.request(accepted.id)).expect("reads").expect("there");
+    engine.deliveries(&row).expect("asked").expect("signed")
+}
+
+/// What a file proves: destination, version, level, whether the request names whom, and whether it is as of it or later.
+fn proven(engine: &Engine, file: &Deliveries) -> Vec<(String, u64, Reached, bool, bool)> {
+    let read = Deliveries::parse(file.to_json().as_bytes()).expect("a file");
+    let (_, told) = read.verify(&engine.shared().notary.verifier(), &[]).expect("good");
+    told.into_iter().map(|told| (told.destination.id, told.record.version, told.record.level, told.is_named, told.is_since)).collect()
+}
+
+fn unproven(file: &Deliveries) -> Vec<(&str, &str)> {
+    file.unproven.iter().map(|one| (one.destination.id.as_str(), one.state.as_str())).collect()
+}
+
+#[test]
+fn a_request_is_shown_with_its_deliveries_and_what_has_none() {
+    let home = home(5);
+    let engine = home.open();
+    let teller = || Arc::new(Teller::default());
+    let down = teller();
+    *down.answers.lock().expect("whole") = vec![Outcome::Rejected { is_retryable: false, code: 3 }; 1000];
+    let (crm, deaf) = (teller(), Arc::new(Deaf));
+    let destinations = || vec![destination("crm", crm.clone()), destination("down", down.clone()), destination("deaf", deaf.clone())];
+    engine.deliver(destinations()).expect("delivers");
+    let (rosa, vega) = (out(&engine, "rosa@example.org"), out(&engine, "vega@example.org"));
+    wait_until("told", || crm.count() == 2);
+    let before = exported(&engine, &rosa);
+    assert_eq!(proven(&engine, &before), [], "not yet in the log");
+    assert_eq!(unproven(&before)[0], ("crm", "told, without a record"));
+    assert_eq!(unproven(&before)[2], ("deaf", "unreachable"));
+    assert!(unproven(&before)[1].1.starts_with("none yet"));
+    engine.close();
+    let engine = home.open();
+    for accepted in [&rosa, &vega] {
+        let file = exported(&engine, accepted);
+        assert_eq!(proven(&engine, &file), [("crm".to_owned(), accepted.seq, Reached::Applied, true, true)]);
+        assert_eq!(unproven(&file), [("down", "no record"), ("deaf", "no record")]);
+    }
+    // Somebody else's record is not among the destinations of this request, and does not fit its place.
+    let (mut file, other) = (exported(&engine, &rosa), exported(&engine, &vega));
+    file.deliveries[0].record = other.deliveries[0].record;
+    let error = file.verify(&engine.shared().notary.verifier(), &[]).expect_err("another record");
+    assert_eq!(error.link(), "delivery record");
+    // What is said later is told later: until then there is no record as of it, and then the latest one is shown.
+    let again = out(&engine, "rosa@example.org");
+    let file = exported(&engine, &again);
+    assert_eq!((proven(&engine, &file), unproven(&file)[0]), (Vec::new(), ("crm", "no record")));
+    let vega_address = email(&engine, "vega@example.org");
+    let allowed = confirmed(&engine, vec![vega_address], PurposeSet::SALE);
+    engine.deliver(destinations()).expect("delivers");
+    wait_until("told", || crm.count() == 4);
+    engine.close();
+    let engine = home.open();
+    for (accepted, version) in [(&rosa, again.seq), (&again, again.seq), (&vega, allowed.seq)] {
+        assert_eq!(proven(&engine, &exported(&engine, accepted)), [("crm".to_owned(), version, Reached::Applied, true, true)]);
+    }
+    audit(&engine);
+    engine.close();
+}
+
+/// A destination that knows nobody.
+struct Deaf;
+
+impl Transport for Deaf {
+    fn start(&self, _: Errand, _: Duration, done: Done) {
+        done(Ended::all(Outcome::NotSent));
+    }
+
+    fn reaches(&self, _: &Message) -> bool {
+        false
+    }
+}
+
+#[test]
+fn who_is_told_of_through_a_link_is_shown_as_such() {
+    let home = home(6);
+    let engine = home.open();
+    let crm = Arc::new(Teller::default());
+    let (account, rosa) = (named(&engine, Kind::CustomerId, "c-1"), email(&engine, "rosa@example.org"));
+    let known = [given(&engine, Kind::CustomerId, "c-1"), given(&engine, Kind::Email, "rosa@example.org")].concat();
+    engine.deliver(vec![destination("crm", crm.clone())]).expect("delivers");
+    let alone = out(&engine, "rosa@example.org");
+    wait_until("told", || crm.count() == 1);
+    engine
+        .submit_blocking(Lane::Interactive, move |ctx| {
+            Ok(desist_engine::intake::link(ctx, &[account, rosa], &known, Actor::Local)?.map(|_| ()))
+        })
+        .expect("linked");
+    wait_until("told as an account", || crm.count() == 2);
+    engine.close();
+    let engine = home.open();
+    let told = proven(&engine, &exported(&engine, &alone));
+    let [(_, _, level, is_named, is_since)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(
+        (*level, *is_named, *is_since),
+        (Reached::Applied, false, true),
+        "the entry names the address, not the account that has it now"
+    );
+    engine.close();
+}
+
+/// Bytes of evidence for each delivery, beside the books: a minute of one destination, as an answer for each and one for all.
+#[test]
+fn a_delivery_costs_few_bytes() {
+    let minute = |calls_of: u64| {
+        let record = |n: u64| {
+            let digest: [u8; 32] =
+                sha2::Digest::finalize(sha2::Digest::chain_update(sha2::Sha256::default(), (n / calls_of).to_be_bytes())).into();
+            let answer = *digest.first_chunk().expect("16 of 32");
+            // Who opts out today is spread over all who are known.
+            let target = n * 37 + n * n % 31;
+            Record {
+                destination: 1,
+                target,
+                version: 5_000_000 + n * 7 % 10_007,
+                at: 1_773_124_200 + n / 200,
+                level: Reached::Applied,
+                status: 200,
+                answer,
+            }
+        };
+        let mut records: Vec<_> = (0..10_000).map(record).collect();
+        records.sort_unstable();
+        pack(&records).len() as u64 * 100 / 10_000
+    };
+    let (alone, batched) = (minute(1), minute(100));
+    println!("hundredths of a byte for each delivery: {alone}, {batched}");
+    // In hundredths of a byte; docs/receipt.md states the figures.
+    assert!((1_600..2_300).contains(&alone), "{alone}");
+    assert!((100..800).contains(&batched), "{batched}");
 }

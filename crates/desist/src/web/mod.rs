@@ -227,6 +227,7 @@ pub fn control(app: &App) -> Router {
         .route("/control/import/progress", post(control::import_progress))
         .route("/control/status", get(control::status))
         .route("/control/trace", post(control::trace))
+        .route("/control/deliveries", post(control::deliveries))
         .route("/control/backup", post(control::backup))
         .route("/control/rotate-log-key", post(control::rotate_log_key))
         .route("/control/reload", post(control::reload));

@@ -11,6 +11,7 @@ mod campaign_http;
 mod campaign_more;
 mod campaign_refusals;
 mod connector;
+mod deliveries;
 mod demo;
 mod deploy;
 mod dist;
