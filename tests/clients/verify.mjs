@@ -41,9 +41,9 @@ async function print (file, check) {
   } catch (error) {
     verdict = { result: 'unreadable', link: null, why: error.message, trust: null }
   }
-  const { result, link, why, trust } = verdict
+  const { result, link, why, trust, unchecked } = verdict
   isAllGood &&= result === 'good'
-  console.log(JSON.stringify({ file, result, link, trust, why }))
+  console.log(JSON.stringify({ file, result, link, trust, why, ...(unchecked ? { unchecked } : {}) }))
 }
 
 const [one, two, three] = rest

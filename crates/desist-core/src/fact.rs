@@ -254,6 +254,34 @@ impl From<crate::lane::Alarm> for AlarmKind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct IdRef(pub IdentifierNo, pub Kind);
 
+/// What one destination was told between two [`Fact::Acknowledged`]: `[destination, from, to, delivered, parked]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "(u32, u64, u64, u64, u64)", into = "(u32, u64, u64, u64, u64)")]
+pub struct Acknowledgement {
+    /// Which.
+    pub destination: u32,
+    /// The lowest entry whose state it was told; 0: nothing was delivered.
+    pub from: u64,
+    /// The highest.
+    pub to: u64,
+    /// How many records of it there are.
+    pub delivered: u64,
+    /// How many targets are parked, dead letters included.
+    pub parked: u64,
+}
+
+impl From<(u32, u64, u64, u64, u64)> for Acknowledgement {
+    fn from((destination, from, to, delivered, parked): (u32, u64, u64, u64, u64)) -> Self {
+        Self { destination, from, to, delivered, parked }
+    }
+}
+
+impl From<Acknowledgement> for (u32, u64, u64, u64, u64) {
+    fn from(of: Acknowledgement) -> Self {
+        (of.destination, of.from, of.to, of.delivered, of.parked)
+    }
+}
+
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
@@ -477,6 +505,15 @@ pub enum Fact {
         evidence: Digest,
         /// Who recorded it.
         by: Actor,
+    },
+    /// Destinations took what they were told, within about a minute.
+    Acknowledged {
+        /// Each with something delivered, or with another number of parked targets than before.
+        ranges: Vec<Acknowledgement>,
+        /// How many records there are in all.
+        records: u64,
+        /// The root of the Merkle tree over the records, which are kept beside the log.
+        evidence: Digest,
     },
     /// Something needs a person.
     AlarmRaised {

@@ -288,6 +288,7 @@ impl Graph {
             | Fact::DestinationResumed { .. }
             | Fact::DeadLettersReplayed { .. }
             | Fact::ToldByHand { .. }
+            | Fact::Acknowledged { .. }
             | Fact::AlarmRaised { .. }
             | Fact::AlarmCleared { .. } => {}
         }

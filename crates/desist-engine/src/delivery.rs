@@ -1,10 +1,11 @@
 //! Delivery: every destination is told what holds, and what is known about that.
 
 mod driver;
+mod evidence;
 mod people;
+mod shown;
 pub mod transport;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use self::driver::{Driver, Event, Post};
+pub use self::evidence::Asked;
 use self::transport::{Message, Transport};
 use crate::alerts::About;
 use crate::engine::{Ctx, Engine, Failure, Refusal, Shared};
@@ -251,6 +253,11 @@ impl Delivery {
     }
 }
 
+/// The name under which the entry that declared a destination is kept.
+fn declared_by(no: u32) -> String {
+    format!("declared_by/{no}")
+}
+
 /// The name under which it is kept up to where a destination was told by hand.
 fn by_hand(no: u32) -> String {
     format!("by_hand/{no}")
@@ -267,7 +274,10 @@ impl Engine {
                 let known = ctx.write.destinations()?;
                 let mut next = known.iter().map(|(no, _)| no + 1).max().unwrap_or(1);
                 for id in ids.iter().filter(|id| known.iter().all(|(_, known)| known != *id)) {
-                    ctx.batch.emit(ctx.write, Fact::DestinationDeclared { destination: next, id: Digest(Sha256::digest(id).into()) })?;
+                    let seq = ctx
+                        .batch
+                        .emit(ctx.write, Fact::DestinationDeclared { destination: next, id: Digest(Sha256::digest(id).into()) })?;
+                    ctx.write.put_meta(&declared_by(next), &seq.to_be_bytes())?;
                     ctx.write.put_destination(next, id)?;
                     next += 1;
                 }
@@ -371,14 +381,7 @@ impl Engine {
     /// Where a request stands at all destinations together, and at each.
     pub fn enforcement(&self, row: &RequestRow) -> Result<(Enforcement, Vec<Standing>), AskError> {
         let mut all: Vec<Standing> = Vec::new();
-        let parties = self.read(|read| {
-            let mut parties: BTreeSet<Party> = row.subject.map(Party::Subject).into_iter().collect();
-            for named in &row.identifiers {
-                parties.extend(parties_of(read, named.0)?);
-            }
-            Ok(parties)
-        })?;
-        for party in parties {
+        for party in self.read(|read| shown::parties(read, row))? {
             merge(&mut all, self.standings(party)?);
         }
         Ok((enforcement(&all), all))

@@ -222,6 +222,11 @@ impl Notary {
         Some(self.failed.load(Ordering::Acquire)).filter(|since| *since != 0)
     }
 
+    /// The newest that a witness cosigned.
+    pub(crate) fn witnessed(&self) -> Option<Arc<Published>> {
+        self.witnessed.load_full()
+    }
+
     /// How each witness is doing.
     pub fn witnesses(&self) -> Vec<WitnessState> {
         self.witnesses.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -462,9 +467,14 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
 /// The receipt of a request under the last checkpoint that witnesses cosigned, else under the last one that was shown; none
 /// if neither covers it yet.
 pub fn receipt(read: &mut dyn Read, shared: &Shared, request: &RequestRow) -> Outcome<Option<Receipt>> {
-    let covering = [shared.notary.witnessed.load_full(), shared.notary.published()];
+    let covering = [shared.notary.witnessed(), shared.notary.published()];
     let covering = covering.into_iter().flatten().find(|published| published.size() >= request.seq);
     let Some(published) = covering else { return Ok(Ok(None)) };
+    Ok(receipt_under(read, shared, request, &published)?.map(Some))
+}
+
+/// The receipt of a request under a checkpoint that covers it.
+pub(crate) fn receipt_under(read: &mut dyn Read, shared: &Shared, request: &RequestRow, published: &Published) -> Outcome<Receipt> {
     let Some((_, entry)) = read.entries(request.seq..request.seq + 1)?.pop() else { return Ok(Err(Refusal::NotFound)) };
     let decoded = Entry::decode(&entry).map_err(|_| StoreError::Damaged(format!("entry {}", request.seq)))?;
     // The second step of an opt-in commits to nothing of its own.
@@ -482,5 +492,5 @@ pub fn receipt(read: &mut dyn Read, shared: &Shared, request: &RequestRow) -> Ou
     };
     let index = request.seq - 1;
     let inclusion = proof::inclusion(published.size(), index, &mut |id| tiles::tile(read, id)).map_err(tiles::damaged)?;
-    Ok(Ok(Some(Receipt { entry, opening, index, inclusion, checkpoint: published.text.clone() })))
+    Ok(Ok(Receipt { entry, opening, index, inclusion, checkpoint: published.text.clone() }))
 }

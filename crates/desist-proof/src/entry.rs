@@ -33,9 +33,7 @@ impl Entry {
         if bytes.len() > ENTRY_BYTES_MAX {
             return Err(EntryError::TooLong);
         }
-        let Unique(Value::Object(members)) = serde_json::from_slice(bytes).map_err(|_| EntryError::Json)? else {
-            return Err(EntryError::Json);
-        };
+        let members = members(bytes).ok_or(EntryError::Json)?;
         if members.get("v").and_then(Value::as_u64) != Some(1) {
             return Err(EntryError::Version);
         }
@@ -68,8 +66,17 @@ fn is_kind(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
-fn decode_digest(text: &str) -> Option<Hash> {
+/// 32 bytes in base64url without padding.
+pub(crate) fn decode_digest(text: &str) -> Option<Hash> {
     URL_SAFE_NO_PAD.decode(text).ok()?.try_into().ok()
+}
+
+/// The members of a JSON object; none if it is no object, or has a member twice.
+pub(crate) fn members(bytes: &[u8]) -> Option<serde_json::Map<String, Value>> {
+    match serde_json::from_slice(bytes) {
+        Ok(Unique(Value::Object(members))) => Some(members),
+        _ => None,
+    }
 }
 
 /// A JSON value in which no object has a member twice. Of two such members one reader takes the first

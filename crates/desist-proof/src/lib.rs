@@ -10,6 +10,7 @@
 //! | [`checkpoint`] | size and root of a log, signed by it and by witnesses |
 //! | [`entry`] | what a verifier reads of an entry |
 //! | [`receipt`] | one file that shows that an entry is in the log |
+//! | [`delivery`] | records of deliveries, and one file that shows them |
 //! | [`export`] | the check of a whole log |
 //! | [`witness`] | what a log asks a witness, and whether it may cosign |
 //!
@@ -20,6 +21,7 @@
 //! Reading is strict throughout: what is read is written back to the same bytes, or it is refused.
 
 pub mod checkpoint;
+pub mod delivery;
 pub mod entry;
 pub mod export;
 pub mod note;

@@ -228,6 +228,8 @@ pub enum FormatError {
         /// Byte of that line.
         column: usize,
     },
+    /// Not a JSON object with exactly the members of a file with deliveries.
+    Deliveries,
     /// Another format, or another version of it.
     Version,
     /// A member is not canonical base64 of the right length, or has too many elements.
@@ -241,6 +243,9 @@ impl fmt::Display for FormatError {
             Self::Json { line, column } => write!(
                 f,
                 "line {line}, byte {column}: a receipt is one JSON object with `format`, `entry`, `index`, `inclusion`, `checkpoint`, each once, and perhaps `opening`"
+            ),
+            Self::Deliveries => f.write_str(
+                "a file with deliveries is one JSON object with `format`, `receipt`, `deliveries` and `unproven`, each once, of the described form",
             ),
             Self::Version => write!(f, "`format` is not \"{FORMAT}\"; a newer verifier may know it"),
             Self::Member(name) => write!(f, "`{name}` is not in canonical base64, or not of the right length"),

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use desist_core::decision::Verdict;
-use desist_core::fact::{Digest, Entry, Fact, RequestId, Role};
+use desist_core::fact::{Acknowledgement, Digest, Entry, Fact, RequestId, Role};
 use desist_core::graph::{Graph, IdentifierRow, Memory, Party, SubjectRow};
 use desist_core::mark::{IdentifierNo, SubjectNo};
 use desist_core::purpose::{Model, PurposeSet};
@@ -14,8 +14,8 @@ use desist_proof::tile::Appender;
 use desist_proof::{Frontier, Hash, leaf_hash};
 use sha2::{Digest as _, Sha256};
 
-use crate::tiles;
 use crate::{ChangeRow, ImportRow, Owner, Read, RequestRow, Status, StoreError, TAIL_CHUNK};
+use crate::{evidence, tiles};
 
 /// A row as [`Read::scan`] finds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,6 +44,9 @@ pub enum Row {
 
 /// Problems listed in full; a store with more has one cause for many.
 const PROBLEMS_MAX: usize = 1000;
+
+/// Segments of evidence read at a time: some MiB.
+const EVIDENCE_CHUNK: usize = 64;
 
 #[derive(Default)]
 struct Problems {
@@ -86,6 +89,8 @@ struct Fold {
     purposes: BTreeMap<u32, (Digest, Model)>,
     imports: Vec<(u64, Digest, ImportRow)>,
     by_hand: BTreeSet<u64>,
+    /// By entry: what each destination was told, how many records there are, and their root.
+    acknowledged: BTreeMap<u64, (Vec<Acknowledgement>, u64, Digest)>,
 }
 
 impl Fold {
@@ -107,6 +112,9 @@ impl Fold {
             }
             Fact::PurposeDeclared { bit, name, model } => drop(self.purposes.insert(*bit, (*name, *model))),
             Fact::ToldByHand { .. } => drop(self.by_hand.insert(entry.seq)),
+            Fact::Acknowledged { ranges, records, evidence } => {
+                self.acknowledged.insert(entry.seq, (ranges.clone(), *records, *evidence));
+            }
             Fact::ImportFinished { import, rows, accepted, refused, .. } => {
                 let row = ImportRow { rows: *rows, accepted: *accepted, refused: *refused, finished: true };
                 self.imports.push((entry.seq, *import, row));
@@ -176,6 +184,7 @@ pub fn check(read: &mut dyn Read, scope: Scope, progress: &mut dyn FnMut(u64, u6
     if readable {
         compare_tables(read, &mut fold, counters, &mut problems)?;
         compare_lists(read, &fold, &mut problems)?;
+        compare_evidence(read, &fold, &mut problems)?;
     } else {
         problems.add("the other tables were not compared, since the log cannot be read whole".to_owned());
     }
@@ -350,6 +359,30 @@ fn compare_lists(read: &mut dyn Read, fold: &Fold, problems: &mut Problems) -> R
         if row.is_some_and(|row| row != Some(*finished)) {
             problems.add(format!("import {import} differs from entry {seq}, which finished it"));
         }
+    }
+    Ok(())
+}
+
+/// Each entry that speaks of deliveries has its records, and there are no others.
+fn compare_evidence(read: &mut dyn Read, fold: &Fold, problems: &mut Problems) -> Result<(), StoreError> {
+    let (mut missing, mut from) = (fold.acknowledged.clone(), 0);
+    loop {
+        let Some(rows) = problems.keep(read.evidence(from..u64::MAX, EVIDENCE_CHUNK))? else { return Ok(()) };
+        let Some((last, _)) = rows.last() else { break };
+        from = last + 1;
+        for (seq, segment) in rows {
+            let Some((ranges, count, root)) = missing.remove(&seq) else {
+                problems.add(format!("evidence of entry {seq}: the log has no such entry"));
+                continue;
+            };
+            let Some(records) = problems.keep(evidence::unpack(seq, &segment))? else { continue };
+            if !evidence::fits(&records, &ranges, count, root) {
+                problems.add(format!("evidence of entry {seq} is not what the entry says"));
+            }
+        }
+    }
+    for seq in missing.into_keys() {
+        problems.add(format!("evidence of entry {seq} is missing"));
     }
     Ok(())
 }

@@ -2,10 +2,12 @@
 //!
 //! Written against the traits alone. Seeds are fixed; `DESIST_SCALE` multiplies how much is tried.
 
+mod evidence;
 mod lanes;
 mod lists;
 mod values;
 
+pub use evidence::{evidence_is_kept_beside_its_entries, segments_are_read_as_they_were_written};
 pub use lanes::lanes_keep_their_books_and_one_lease;
 pub use lists::{
     denied_keys_are_listed_with_all_who_hold_them, lists_do_what_the_model_does, prefixes_end_where_they_should,
@@ -63,6 +65,7 @@ macro_rules! contract {
             lists_do_what_the_model_does prefixes_end_where_they_should times_are_listed_both_ways denied_keys_are_listed_with_all_who_hold_them
             subscriptions_and_privacy_requests_are_checked lanes_keep_their_books_and_one_lease
             values_are_kept_by_identifier a_touch_alone_moves_its_parties
+            evidence_is_kept_beside_its_entries segments_are_read_as_they_were_written
         }
     };
     ($make:path => $($name:ident)*) => {
@@ -214,6 +217,7 @@ pub fn step(number: u64, write: &mut dyn Write) -> Result<(), StoreError> {
             batch.emit(write, Fact::KeyRevoked { key: 1, by: Actor::Local })?;
             write.put_key(&api_key(Some(now)))?;
             write.remember(&[6; 32], &remembered("last"), now)?;
+            evidence::acknowledge(&mut batch, write, 3)?;
         }
     }
     commit(write, &mut batch).map(drop)
@@ -255,7 +259,8 @@ fn dump(store: &dyn Store) -> Vec<String> {
                 _ => format!("{row:?}"),
             });
         }
-        all.push(format!("{:?} {:?} {:?}", read.meta("fingerprint")?, read.import(&[9; 32])?, read.totals()?));
+        all.push(format!("{:?} {:?} {:?}", read.meta("fingerprint")?, read.import(&[9; 32])?, read.evidence(0..u64::MAX, 9)?));
+        all.push(format!("{:?}", read.totals()?));
         for scope in [[5; 32], [6; 32]] {
             all.push(format!("{:?}", read.remembered(&scope, 0)?));
         }

@@ -104,6 +104,7 @@ impl Read for FaultyWrite<'_> {
         fn changes(&mut self, after: u64, limit: usize) -> Vec<ChangeRow>;
         fn change_of(&mut self, party: Party) -> Option<ChangeRow>;
         fn entries(&mut self, seqs: Range<u64>) -> Vec<(u64, Vec<u8>)>;
+        fn evidence(&mut self, seqs: Range<u64>, limit: usize) -> Vec<(u64, Vec<u8>)>;
         fn tile(&mut self, level: u8, no: u64) -> Option<Vec<u8>>;
         fn each_verdict(&mut self, each: &mut dyn FnMut(LookupKey, Kind, Verdict)) -> ();
         fn verdict_of(&mut self, no: IdentifierNo) -> Option<(LookupKey, Kind, Verdict)>;
@@ -142,6 +143,7 @@ impl Read for FaultyWrite<'_> {
 impl Write for FaultyWrite<'_> {
     pass_on! {
         fn append(&mut self, entries: &[(u64, Vec<u8>)], coordinator: &Coordinator) -> ();
+        fn put_evidence(&mut self, seq: u64, segment: &[u8]) -> ();
         fn put_tile(&mut self, level: u8, no: u64, hashes: &[u8]) -> ();
         fn write(&mut self, new: &[(LookupKey, IdRef)], changes: &Changes, first_change: u64) -> ();
         fn put_meta(&mut self, name: &str, value: &[u8]) -> ();

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 
 mod check;
 pub mod contract;
+pub mod evidence;
 pub mod faulty;
 pub mod sqlite;
 pub mod tiles;
@@ -333,6 +334,8 @@ pub trait Read: Records<Error = StoreError> {
     fn change_of(&mut self, party: Party) -> Result<Option<ChangeRow>, StoreError>;
     /// The stored bytes of the entries with these numbers (`from..to`, from 1), in order.
     fn entries(&mut self, seqs: Range<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError>;
+    /// The stored evidence of the entries with these numbers (`from..to`), in order, at most `limit`; see [`evidence`].
+    fn evidence(&mut self, seqs: Range<u64>, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError>;
     /// The stored hashes of a tile of the log, see [`tiles`]; none if it is not stored.
     fn tile(&mut self, level: u8, no: u64) -> Result<Option<Vec<u8>>, StoreError>;
     /// Calls `each` with every identifier's key, kind and verdict that is not the default.
@@ -456,6 +459,8 @@ const TAIL_CHUNK: u64 = 10_000;
 pub trait Write: Read {
     /// Appends the encoded entries, dense after what is stored, and sets the coordinator row.
     fn append(&mut self, entries: &[(u64, Vec<u8>)], coordinator: &Coordinator) -> Result<(), StoreError>;
+    /// Stores the evidence of an entry, once.
+    fn put_evidence(&mut self, seq: u64, segment: &[u8]) -> Result<(), StoreError>;
     /// Inserts or replaces the hashes of a tile.
     fn put_tile(&mut self, level: u8, no: u64, hashes: &[u8]) -> Result<(), StoreError>;
     /// Inserts new identifiers and writes what the batch changed. Its parties get change numbers from `first_change` on, in

@@ -15,7 +15,7 @@ const FORMAT: &str = include_str!("../../../../docs/entry-format.md");
 
 /// Every type of fact. A new one fails to compile here until the list, the golden file and the
 /// description have it.
-const TYPES: [&str; 24] = [
+const TYPES: [&str; 25] = [
     "log_opened",
     "purpose_declared",
     "key_created",
@@ -40,6 +40,7 @@ const TYPES: [&str; 24] = [
     "destination_resumed",
     "dead_letters_replayed",
     "told_by_hand",
+    "acknowledged",
 ];
 
 fn type_of(fact: &Fact) -> &'static str {
@@ -68,6 +69,7 @@ fn type_of(fact: &Fact) -> &'static str {
         Fact::DestinationResumed { .. } => 21,
         Fact::DeadLettersReplayed { .. } => 22,
         Fact::ToldByHand { .. } => 23,
+        Fact::Acknowledged { .. } => 24,
     }]
 }
 

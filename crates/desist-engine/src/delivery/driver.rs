@@ -14,6 +14,7 @@ use desist_core::limits::{WINDOW_MAX, WINDOW_MIN};
 use desist_core::purpose::PurposeSet;
 use desist_store::{ChangeRow, Read, StoreError};
 
+use super::evidence::{Asked, Evidence};
 use super::people::{Needed, State};
 use super::transport::{Ended, Errand, Message};
 use super::{Destination, DestinationStatus, ParkedTarget};
@@ -46,8 +47,15 @@ pub enum Event {
         call: Call,
         /// When it began by the monotonic clock.
         started_ms: u64,
+        /// What it was to say.
+        asked: Asked,
         /// What became of it.
         ended: Ended,
+    },
+    /// Evidence of deliveries is written, or is not.
+    Kept {
+        /// Whether it is.
+        stored: bool,
     },
     /// A step of the books is written, is not written, or may not be by whoever lost the lease.
     Saved {
@@ -113,6 +121,7 @@ pub struct Driver {
     runs: BTreeMap<u32, Run>,
     states: HashMap<Party, Cached>,
     saves: Vec<Step>,
+    evidence: Evidence,
     lives: u64,
     beyond_at_ms: u64,
     stopping: bool,
@@ -121,14 +130,18 @@ pub struct Driver {
 impl Driver {
     /// A driver without destinations.
     pub fn new(shared: Arc<Shared>, post: Post) -> Self {
-        Self { shared, post, runs: BTreeMap::new(), states: HashMap::new(), saves: Vec::new(), lives: 0, beyond_at_ms: 0, stopping: false }
+        let (runs, states, saves, evidence) = (BTreeMap::new(), HashMap::new(), Vec::new(), Evidence::default());
+        Self { shared, post, runs, states, saves, evidence, lives: 0, beyond_at_ms: 0, stopping: false }
     }
 
     /// Takes one event, and does all that follows from it.
     pub fn step(&mut self, now: Now, event: Event) {
         match event {
             Event::Changed => self.changed(now),
-            Event::Ended { no, life, call, started_ms, ended } => {
+            Event::Kept { stored } => self.evidence.kept(now, stored),
+            Event::Ended { no, life, call, started_ms, asked, ended } => {
+                // It happened, also if this lane knows nothing of it any more.
+                self.evidence.ended(no, asked, &ended, now.unix_ms);
                 if self.is_alive(no, life) {
                     let Ended { left, outcome, reports, answer: _ } = ended;
                     let started_ms = left.then_some(started_ms);
@@ -159,6 +172,7 @@ impl Driver {
             }
         }
         self.flush();
+        self.keep_evidence(now);
     }
 
     /// Does what is due by the time. Call it again at [`Driver::next_ms`].
@@ -169,7 +183,7 @@ impl Driver {
                 if !run.claiming && now.mono_ms >= run.claim_at_ms && !self.stopping {
                     run.claiming = true;
                     let (life, post) = (run.life, Arc::clone(&self.post));
-                    enqueue(&self.shared, Claim { no, life, post, epoch: None });
+                    enqueue(&self.shared, Box::new(Claim { no, life, post, epoch: None }));
                 }
                 continue;
             }
@@ -190,6 +204,19 @@ impl Driver {
             self.look_beyond(now);
         }
         self.flush();
+        self.keep_evidence(now);
+    }
+
+    fn keep_evidence(&mut self, now: Now) {
+        let is_last = self.stopping && self.lanes_are_drained();
+        let parked = || {
+            let lanes = self.runs.iter().filter_map(|(no, run)| run.lane.as_ref().map(|lane| (*no, lane.books().parked.len() as u64)));
+            lanes.collect()
+        };
+        let after = *self.shared.applied.borrow();
+        if let Some(job) = self.evidence.due(now, is_last, parked, after, &self.post) {
+            enqueue(&self.shared, job);
+        }
     }
 
     /// When [`Driver::tick`] has something to do, by the monotonic clock.
@@ -199,7 +226,7 @@ impl Driver {
             None if run.claiming => u64::MAX,
             None => run.claim_at_ms,
         };
-        self.runs.values().map(of).min().unwrap_or(u64::MAX).min(self.beyond_at_ms)
+        self.runs.values().map(of).min().unwrap_or(u64::MAX).min(self.beyond_at_ms).min(self.evidence.next_ms())
     }
 
     /// Whether the writer was asked for something whose end was not told yet: a simulator waits for it before it goes on.
@@ -209,6 +236,10 @@ impl Driver {
 
     /// Whether a stop has nothing left to wait for.
     pub fn is_drained(&self) -> bool {
+        self.lanes_are_drained() && self.evidence.is_closed()
+    }
+
+    fn lanes_are_drained(&self) -> bool {
         self.runs.values().all(|run| run.drained || run.lane.is_none())
     }
 
@@ -533,17 +564,13 @@ impl Driver {
         }
         let (life, started_ms, post) = (run.life, now.mono_ms, Arc::clone(&self.post));
         let within = Duration::from_millis(run.destination.lane.request_timeout_ms);
-        let asked: BTreeSet<Target> = match &errand {
-            Errand::Send(messages) | Errand::Check(messages) => messages.iter().map(|message| message.target).collect(),
-            Errand::Poll(_) | Errand::Probe => BTreeSet::new(),
-        };
-        let is_poll = matches!(errand, Errand::Poll(_));
+        let asked = Asked::of(&errand);
         let done: super::transport::Done = Box::new(move |mut ended: Ended| {
             // A transport speaks of those it was given.
-            ended.reports.retain(|(target, _)| is_poll || asked.contains(target));
+            ended.reports.retain(|(target, _)| asked.is_about(*target));
             reports.append(&mut ended.reports);
             ended.reports = reports;
-            post(Event::Ended { no, life, call, started_ms, ended });
+            post(Event::Ended { no, life, call, started_ms, asked, ended });
         });
         match &run.destination.transport {
             Ok(transport) => transport.start(errand, within, done),
@@ -554,7 +581,7 @@ impl Driver {
     /// One command writes what all lanes have to write.
     fn flush(&mut self) {
         if !self.saves.is_empty() {
-            enqueue(&self.shared, Save { steps: std::mem::take(&mut self.saves), post: Arc::clone(&self.post) });
+            enqueue(&self.shared, Box::new(Save { steps: std::mem::take(&mut self.saves), post: Arc::clone(&self.post) }));
         }
     }
 
@@ -770,8 +797,8 @@ impl Cached {
 
 /// Queues a command of the driver. It is small and rare, and a lane that cannot store stops, so people do wait behind it; a queue that
 /// is full says so at once.
-fn enqueue(shared: &Shared, job: impl Job + 'static) {
-    if let Err(job) = shared.queue.push(QueueLane::Interactive, Box::new(job)) {
+fn enqueue(shared: &Shared, job: Box<dyn Job>) {
+    if let Err(job) = shared.queue.push(QueueLane::Interactive, job) {
         job.finish(Some(CommandFailure::Busy));
     }
 }

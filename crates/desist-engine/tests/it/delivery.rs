@@ -81,13 +81,13 @@ pub fn destination(id: &str, transport: Arc<dyn Transport>) -> Destination {
     }
 }
 
-fn home(seed: u64) -> Home {
+pub fn home(seed: u64) -> Home {
     let mut home = Home::new(seed);
     home.policy.kinds_told = [Kind::Email, Kind::CustomerId].into();
     home
 }
 
-fn out(engine: &Engine, address: &str) -> Accepted {
+pub fn out(engine: &Engine, address: &str) -> Accepted {
     let new = NewRequest { given: given(engine, Kind::Email, address), ..opt_out(vec![email(engine, address)]) };
     submit(engine, new).expect("taken")
 }

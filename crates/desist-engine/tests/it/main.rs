@@ -4,6 +4,7 @@
 mod alerts;
 mod clear;
 mod delivery;
+mod evidence;
 mod fanout;
 mod faults;
 mod lists;

@@ -1,6 +1,7 @@
 //! The log's formats as another program meets them. One binary, so that it links once.
 
 mod checkpoints;
+mod deliveries;
 mod exports;
 mod foreign;
 mod notes;

@@ -360,6 +360,12 @@ impl Read for Session<'_> {
         })
     }
 
+    fn evidence(&mut self, seqs: Range<u64>, limit: usize) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+        let [from, to] = [seqs.start, seqs.end].map(|seq| i64::try_from(seq).unwrap_or(i64::MAX));
+        let sql = "SELECT seq, records FROM evidence WHERE seq >= ? AND seq < ? ORDER BY seq LIMIT ?";
+        self.all(sql, params![from, to, i64::try_from(limit).unwrap_or(i64::MAX)], |row| Ok((row.get(0)?, row.get(1)?)))
+    }
+
     fn tile(&mut self, level: u8, no: u64) -> Result<Option<Vec<u8>>, StoreError> {
         self.one("SELECT hashes FROM tile WHERE level = ? AND no = ?", params![level, no], |row| row.get(0))
     }
@@ -666,6 +672,10 @@ impl Write for Session<'_> {
         let sql = "UPDATE coordinator SET entries = ?, subjects = ?, identifiers = ?, changes = ?, frontier = ?";
         self.run(sql, params![entries, subjects, identifiers, changes, coordinator.frontier])?;
         Ok(())
+    }
+
+    fn put_evidence(&mut self, seq: u64, segment: &[u8]) -> Result<(), StoreError> {
+        self.run("INSERT INTO evidence VALUES (?, ?)", params![seq, segment]).map(drop)
     }
 
     fn put_tile(&mut self, level: u8, no: u64, hashes: &[u8]) -> Result<(), StoreError> {

@@ -68,6 +68,10 @@ fn every_table_is_compared_with_the_log() {
         ("UPDATE subject SET change = NULL", "its change is another's"),
         ("UPDATE import SET refused = 0", "import CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk differs from entry"),
         ("DELETE FROM import", "import CQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQkJCQk differs from entry"),
+        ("DELETE FROM evidence", "evidence of entry 17 is missing"),
+        ("UPDATE evidence SET seq = 4", "evidence of entry 4: the log has no such entry"),
+        ("UPDATE evidence SET records = x'0100000003'", "evidence of entry 17 cannot be read"),
+        ("UPDATE evidence SET records = x'01000000000300'", "evidence of entry 17 is not what the entry says"),
         ("DROP INDEX hold_by_identifier; CREATE INDEX hold_by_identifier ON hold (identifier) WHERE identifier > 2; PRAGMA writable_schema = ON;
           UPDATE sqlite_schema SET sql = 'CREATE INDEX hold_by_identifier ON hold (identifier)' WHERE name = 'hold_by_identifier'", "database: "),
     ];

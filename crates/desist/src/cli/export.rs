@@ -1,9 +1,11 @@
-//! `desist export log DIR`: the log for an auditor, to be checked with `desist verify`.
+//! `desist export`: the log for an auditor, or what one request led to, to be checked with `desist verify`.
 
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use axum::http::Method;
 use clap::{Args, Subcommand};
 use desist_engine::engine::fingerprints;
 use desist_engine::env::System;
@@ -14,11 +16,15 @@ use desist_proof::tile::tiles_of;
 use desist_store::sqlite::SqliteReaders;
 use desist_store::{Readers as _, tiles};
 
-use super::connect::needs_store;
+use super::connect::{Local, needs_store};
 use super::{CliError, Finding, StoreArgs, say};
 
 /// Entries read at a time: a few MiB.
 const CHUNK: u64 = 10_000;
+/// Time between two looks whether the log is signed.
+const SIGNED_AFTER: Duration = Duration::from_millis(250);
+/// How often to look: five seconds, where one is promised.
+const SIGNED_TRIES_MAX: u32 = 20;
 
 /// `desist export`
 #[derive(Debug, Args)]
@@ -39,10 +45,62 @@ enum What {
         #[command(flatten)]
         store: StoreArgs,
     },
+    /// The receipt of a request, and what destinations were told of it. What the person sent is in it.
+    #[command(
+        after_help = "For each destination: the latest delivery, and the proof that the log has it. A delivery is in the log a minute after it.\nExit code 0: written, 1: no request has this code.\n\nExample:\n  desist export request 3V8K1-... -o rosa.json\n  desist verify rosa.json --key 'desist.invalid/acme/0123456789abcdef+1a2b3c4d+AX...'"
+    )]
+    Request {
+        /// The receipt code; case, spaces and hyphens do not matter.
+        code: String,
+        /// The new file; without it the file goes to standard output.
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
 }
 
 pub fn run(args: &ExportArgs) -> Result<Finding, CliError> {
-    let What::Log { directory, store } = &args.what;
+    match &args.what {
+        What::Log { directory, store } => log(directory, store),
+        What::Request { code, output, store } => request(code, output.as_deref(), store),
+    }
+}
+
+fn request(code: &str, output: Option<&Path>, store: &StoreArgs) -> Result<Finding, CliError> {
+    let local = Local::connect(store)?;
+    let mut tries = 0;
+    let file: serde_json::Value = loop {
+        match local.call(Method::POST, "/control/deliveries", Some(&code))? {
+            Ok(file) => break file,
+            Err(refused) if refused.0.status == 404 => {
+                eprintln!("no request has this receipt code");
+                return Ok(Finding::No);
+            }
+            // What was recorded a moment ago is signed within a second.
+            Err(refused) if refused.0.code == "not_signed" && tries < SIGNED_TRIES_MAX => tries += 1,
+            Err(refused) => return Err(refused.into()),
+        }
+        std::thread::park_timeout(SIGNED_AFTER);
+    };
+    let Some(path) = output else {
+        say(&file.to_string());
+        return Ok(Finding::Yes);
+    };
+    let mut out = BufWriter::new(private(path)?);
+    writeln!(out, "{file}").map_err(CliError::io(path.display()))?;
+    finish(out)?;
+    say(&format!("written to {}", path.display()));
+    Ok(Finding::Yes)
+}
+
+/// A new file that nobody else can read.
+fn private(path: &Path) -> Result<File, CliError> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    File::options().write(true).create_new(true).mode(0o600).open(path).map_err(CliError::io(path.display()))
+}
+
+fn log(directory: &Path, store: &StoreArgs) -> Result<Finding, CliError> {
     needs_store(store)?;
     let keys = store.keys.clone().unwrap_or_else(|| store.data.join("keys"));
     let mark = notary::mark(&keys);

@@ -1,4 +1,4 @@
-//! `desist verify FILE`: checks a receipt, two checkpoints or a log export, with no server and no store.
+//! `desist verify FILE`: checks a receipt, alone or with deliveries, two checkpoints or a log export, with no server and no store.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use desist_proof::Hash;
 use desist_proof::checkpoint::{Opened, SignedCheckpoint, verify_pair};
+use desist_proof::delivery::{Deliveries, DeliveriesError, Told, Unproven};
 use desist_proof::export::verify_log;
 use desist_proof::note::{KeyError, Verifier};
-use desist_proof::receipt::{Receipt, ReceiptError};
+use desist_proof::receipt::{Receipt, ReceiptError, Verified};
 use serde::Serialize;
 
 use super::{CliError, Finding, OutputArgs, print_json, say};
@@ -22,7 +23,7 @@ const FILE_BYTES_MAX: u64 = 4 << 30;
     after_help = "Exit code 0: good, 1: not good (the first broken link is named), 2: it cannot be read.\nThe key is at /log/key of the business; take it from a place that you trust, not from the file.\n\nExamples:\n  desist verify receipt.json --key 'desist.invalid/acme/0123456789abcdef+1a2b3c4d+AX...'\n  desist verify newer.txt --older older.txt --proof proof.json --key log.key.txt\n  desist verify entries.ndjson --checkpoint checkpoint.txt --key log.key.txt"
 )]
 pub struct VerifyArgs {
-    /// The receipt; or a checkpoint, with --older; or the entries of a log, one a line, with --checkpoint.
+    /// The receipt, or what `export request` wrote; or a checkpoint, with --older; or the entries of a log, one a line, with --checkpoint.
     file: PathBuf,
     /// The verifier key of the log, or a file that holds it; a log that changed its key has several, one a line.
     #[arg(long, value_name = "VKEY")]
@@ -72,6 +73,52 @@ struct Report {
     seq: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     at: Option<String>,
+    /// What destinations were told, each proven.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    deliveries: Vec<DeliveryReport>,
+    /// What the business says of the others.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unproven: Vec<Unproven>,
+}
+
+/// One delivery.
+#[derive(Serialize)]
+struct DeliveryReport {
+    /// Id of the destination.
+    destination: String,
+    /// When its answer was there, as the business says.
+    at: String,
+    /// The entry that made what was sent so.
+    version: u64,
+    /// `accepted`, `applied` or `verified`.
+    level: &'static str,
+    status: u16,
+    /// The first 16 bytes of the answer's SHA-256, in hexadecimal.
+    answer: String,
+    /// The entry under which it is recorded.
+    seq: u64,
+    recorded_at: String,
+    /// Whether the entry of the receipt names whom it was about.
+    named: bool,
+    /// Whether what was sent has the entry of the receipt in it.
+    since: bool,
+}
+
+impl From<Told> for DeliveryReport {
+    fn from(told: Told) -> Self {
+        Self {
+            destination: told.destination.id,
+            at: time_text(told.record.at),
+            version: told.record.version,
+            level: told.record.level.name(),
+            status: told.record.status,
+            answer: told.record.answer.iter().map(|byte| format!("{byte:02x}")).collect(),
+            seq: told.seq,
+            recorded_at: told.recorded_at,
+            named: told.is_named,
+            since: told.is_since,
+        }
+    }
 }
 
 impl Report {
@@ -149,15 +196,33 @@ pub fn run(args: &VerifyArgs) -> Result<Finding, CliError> {
 }
 
 fn receipt(bytes: &[u8], logs: &[Verifier], witnesses: &[Verifier]) -> Report {
+    if Deliveries::is_meant(bytes) {
+        return deliveries(bytes, logs, witnesses);
+    }
     let verified = Receipt::parse(bytes).map_err(ReceiptError::Format).and_then(|receipt| receipt.verify(logs, witnesses));
     match verified {
-        Ok(verified) => Report {
-            kind: Some(verified.entry.kind.clone()),
-            seq: Some(verified.entry.seq),
-            at: Some(verified.entry.at.clone()),
-            ..Report::good(&verified.checkpoint)
-        },
+        Ok(verified) => recorded(&verified),
         Err(error @ ReceiptError::Format(_)) => Report::unreadable(error.link(), &error),
+        Err(error) => Report::bad(error.link(), &error),
+    }
+}
+
+fn recorded(verified: &Verified) -> Report {
+    Report {
+        kind: Some(verified.entry.kind.clone()),
+        seq: Some(verified.entry.seq),
+        at: Some(verified.entry.at.clone()),
+        ..Report::good(&verified.checkpoint)
+    }
+}
+
+fn deliveries(bytes: &[u8], logs: &[Verifier], witnesses: &[Verifier]) -> Report {
+    let read = Deliveries::parse(bytes).map_err(DeliveriesError::Format);
+    match read.and_then(|file| file.verify(logs, witnesses).map(|verified| (file, verified))) {
+        Ok((file, (receipt, told))) => {
+            Report { deliveries: told.into_iter().map(DeliveryReport::from).collect(), unproven: file.unproven, ..recorded(&receipt) }
+        }
+        Err(error @ DeliveriesError::Format(_)) => Report::unreadable(error.link(), &error),
         Err(error) => Report::bad(error.link(), &error),
     }
 }
@@ -179,6 +244,31 @@ fn show(report: &Report, file: &Path) {
     );
     line("log", report.size.map(|size| format!("{size} entries")));
     line("trust", report.trust.clone());
+    for told in &report.deliveries {
+        let DeliveryReport { destination, at, version, level, status, answer, seq, recorded_at, .. } = told;
+        say(&format!("  {destination:?}"));
+        line("  told", Some(format!("at {at}, as of entry {version}")));
+        line("  level", Some((*level).to_owned()));
+        line("  answer", Some(format!("status {status}, SHA-256 begins {answer}")));
+        line("  recorded", Some(format!("by entry {seq} at {recorded_at}")));
+        if !told.since {
+            line("  note", Some("this is older than the entry: the choice was known before, by the word of the business alone".to_owned()));
+        }
+        if !told.named {
+            line(
+                "  note",
+                Some("the entry does not name whom this is about: that it is the same person is the word of the business".to_owned()),
+            );
+        }
+    }
+    for Unproven { destination, state } in &report.unproven {
+        say(&format!("  {:?}: not proven; the business says: {state:?}", destination.id));
+    }
+    if !report.deliveries.is_empty() {
+        say(
+            "  A delivery proves that the business wrote down this answer at that time and did not change it since. It does not prove\n  that the destination gave it: ask the destination for an answer with this digest. Nor does it prove what the destination did.",
+        );
+    }
 }
 
 /// A key as text, or a file with keys, one a line: every key has plus signs, which few names of files have.

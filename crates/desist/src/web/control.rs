@@ -3,7 +3,8 @@
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use desist_core::fact::Role;
@@ -12,6 +13,7 @@ use desist_core::limits::CLOCK_SKEW_SECONDS_MAX;
 use desist_core::purpose::PurposeSet;
 use desist_core::rules::Refused;
 use desist_engine::alerts::{About, Delivery};
+use desist_engine::delivery::AskError;
 use desist_engine::engine::Refusal;
 use desist_engine::intake::{self, ImportChunk, ImportProgress};
 use desist_engine::notary::witnesses::WitnessState;
@@ -264,6 +266,25 @@ pub async fn trace(State(app): State<App>, Extension(caller): Extension<Caller>,
     let row = app.read(move |read| read.request_by_receipt(&hash(&code))).await?;
     let row = row.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "not_found", "no request has this receipt code"))?;
     Ok(Json(full_view(&app, &row).await?))
+}
+
+/// The file that shows what a request led to, by its receipt code.
+pub async fn deliveries(State(app): State<App>, Extension(caller): Extension<Caller>, Body(body): Body) -> Result<Response, Problem> {
+    caller.needs(Role::Admin)?;
+    let code: String = parse(&body)?;
+    let code = canonical_code(&code).ok_or_else(|| Problem::invalid("", "not a receipt code: it has 26 letters and digits"))?;
+    let row = app.read(move |read| read.request_by_receipt(&hash(&code))).await?;
+    let row = row.ok_or_else(|| Problem::new(StatusCode::NOT_FOUND, "not_found", "no request has this receipt code"))?;
+    let engine = app.engine.clone();
+    let found = tokio::task::spawn_blocking(move || engine.deliveries(&row)).await.map_err(|_| Problem::internal())?;
+    let not_signed = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "not_signed", "the log is being signed; try again in a second");
+    let file = match found {
+        Ok(file) => file.ok_or_else(not_signed)?,
+        Err(AskError::Failed(failure)) => return Err(failure.into()),
+        Err(AskError::Store(error)) => return Err(error.into()),
+        Err(AskError::NotServing | AskError::NotFound) => return Err(Problem::internal()),
+    };
+    Ok(([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], file.to_json()).into_response())
 }
 
 /// Copies the store into a new file.

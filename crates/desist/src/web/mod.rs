@@ -259,6 +259,7 @@ pub fn control(app: &App) -> Router {
         .route("/control/trace", post(control::trace))
         .route("/control/trace-identifier", post(operator::trace))
         .route("/control/tasks", post(operator::tasks))
+        .route("/control/deliveries", post(control::deliveries))
         .route("/control/backup", post(control::backup))
         .route("/control/rotate-log-key", post(control::rotate_log_key))
         .route("/control/reload", post(control::reload));

@@ -1,242 +1,161 @@
-//! An opt-out reaches other systems, over real sockets and through kills: another desist by its Campaign API, and a receiver of signed
-//! messages.
+//! What a request led to is exported by the binary and checked by it, with no server.
 
-use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::TcpListener;
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeSet;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
 
+use desist_core::calendar::parse_time_zone;
+use desist_core::fact::{Actor, Channel, RequestKind};
+use desist_core::identifier::{Identifier, Kind};
+use desist_core::lane::{Config, Level, Outcome};
+use desist_core::purpose::PurposeSet;
+use desist_engine::delivery::transport::{Answered, Done, Ended, Errand, Message, Transport};
+use desist_engine::delivery::{Class, Destination, Enforcement};
+use desist_engine::engine::{Engine, Options, Policy};
+use desist_engine::env::System;
+use desist_engine::intake::{self, NewRequest};
+use desist_engine::queue::Lane;
+use desist_engine::search::Searched;
+use desist_store::Store;
+use desist_store::sqlite::SqliteStore;
 use serde_json::{Value, json};
 
-use crate::support::{Seeded, Server, scale, until};
+use crate::proof::verify;
+use crate::support::DESIST;
 
-const PROFILES: &str = "/acme/campaign/profileAndServices/profile/";
+/// A destination that does what it is told.
+struct Obeys;
 
-fn opt_out(server: &Server, email: &str) -> Value {
-    let body = json!({ "kind": "opt_out", "channel": "form", "identifiers": [{ "kind": "email", "value": email }] });
-    let answer = server.post("/v1/requests", &body);
-    assert_eq!(answer.status, 201, "{}", answer.text);
-    answer.json()
-}
-
-fn request(server: &Server, id: &Value) -> Value {
-    let answer = server.send("GET", &format!("/v1/requests/{}", id.as_str().unwrap()), b"", &[]);
-    assert_eq!(answer.status, 200, "{}", answer.text);
-    answer.json()
-}
-
-/// Where a request stands at a destination.
-fn level(server: &Server, id: &Value, destination: &str) -> String {
-    let request = request(server, id);
-    let standings = request["destinations"].as_array().expect("a list").clone();
-    let standing = standings.iter().find(|standing| standing["id"] == destination).expect("the destination is there");
-    standing["level"].as_str().expect("a word").to_owned()
-}
-
-fn write_secret(data: &Path, name: &str, secret: &str) {
-    std::fs::write(data.join(name), secret).unwrap();
-}
-
-#[test]
-fn another_desist_is_told_read_back_and_patrolled() {
-    let there = Server::start();
-    let profile = json!({ "email": "rosa@example.org", "firstName": "Rosa", "blackListEmail": false });
-    let made = there.post(PROFILES, &profile);
-    assert_eq!(made.status, 201, "{}", made.text);
-    let pkey = made.json()["PKey"].as_str().unwrap().to_owned();
-    let read = || there.send("GET", &format!("{PROFILES}{pkey}"), b"", &[]).json();
-    assert_eq!(read()["ccpaOptOut"], false);
-
-    let directory = tempfile::tempdir().unwrap();
-    let host = there.private.strip_prefix("http://").unwrap();
-    let table = format!(
-        "[[destinations]]\nid = \"campaign\"\nconnector = \"adobe-campaign-standard\"\nclass = \"service_provider\"\nallow_private = true\npatrol = \"3s\"\n\
-         [destinations.settings]\nhost = \"{host}\"\norganization = \"acme\"\napi_key = {{ file = \"api_key\" }}\ntoken = {{ file = \"token\" }}\n"
-    );
-    std::fs::write(directory.path().join("desist.toml"), table).unwrap();
-    write_secret(directory.path(), "api_key", &there.api_key);
-    write_secret(directory.path(), "token", &there.token);
-    let here = Server::start_in(directory.path(), &[]);
-    let taken = opt_out(&here, "Rosa@Example.org");
-    until("verified", || level(&here, &taken["id"], "campaign") == "verified");
-    assert_eq!(request(&here, &taken["id"])["status"], "enforced");
-    let told = read();
-    assert_eq!((&told["ccpaOptOut"], &told["blackListEmail"], &told["firstName"]), (&json!(true), &json!(false), &json!("Rosa")));
-    // Nobody is there under this address: that proves nothing about tomorrow's upload.
-    let nobody = opt_out(&here, "vega@example.org");
-    until("accepted", || level(&here, &nobody["id"], "campaign") == "accepted");
-    assert_eq!(request(&here, &nobody["id"])["status"], "received");
-
-    // Cleared behind our back: the patrol finds it, says so, and puts it right.
-    let cleared = there.send("PATCH", &format!("{PROFILES}{pkey}"), br#"{"ccpaOptOut":false}"#, &[("content-type", "application/json")]);
-    assert_eq!((cleared.status, &read()["ccpaOptOut"]), (200, &json!(false)), "{}", cleared.text);
-    until("told again", || read()["ccpaOptOut"] == true);
-    until("verified again", || level(&here, &taken["id"], "campaign") == "verified");
-    let said = here.run(&["status"]);
-    assert!(String::from_utf8_lossy(&said.stdout).contains("campaign"), "{said:?}");
-    let exported = here.run(&["check"]);
-    assert_eq!(exported.status.code(), Some(0), "{exported:?}");
-}
-
-/// A receiver of signed messages that keeps the highest version of each address.
-struct Receiver {
-    port: u16,
-    told: Arc<Mutex<BTreeMap<String, (u64, String)>>>,
-    refuses: Arc<AtomicBool>,
-    count: Arc<AtomicUsize>,
-}
-
-impl Receiver {
-    fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let receiver = Self { port, told: Arc::default(), refuses: Arc::default(), count: Arc::default() };
-        let (told, refuses, count) = (Arc::clone(&receiver.told), Arc::clone(&receiver.refuses), Arc::clone(&receiver.count));
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (told, refuses, count) = (Arc::clone(&told), Arc::clone(&refuses), Arc::clone(&count));
-                std::thread::spawn(move || {
-                    let mut reader = BufReader::new(stream);
-                    while let Some(body) = read_body(&mut reader) {
-                        count.fetch_add(1, Ordering::SeqCst);
-                        let answer: &[u8] = if refuses.load(Ordering::SeqCst) {
-                            b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n"
-                        } else {
-                            let message: Value = serde_json::from_slice(&body).expect("JSON");
-                            let data = &message["data"];
-                            let version = data["version"].as_u64().expect("a version");
-                            for identifier in data["identifiers"].as_array().expect("a list") {
-                                let mut told = told.lock().unwrap();
-                                let last = told.entry(identifier["value"].as_str().expect("in clear").to_owned()).or_default();
-                                if version >= last.0 {
-                                    *last = (version, data["status"].as_str().expect("a word").to_owned());
-                                }
-                            }
-                            b"HTTP/1.1 204 No Content\r\n\r\n"
-                        };
-                        if reader.get_mut().write_all(answer).is_err() {
-                            return;
-                        }
-                    }
-                });
-            }
-        });
-        receiver
+impl Transport for Obeys {
+    fn start(&self, _: Errand, _: Duration, done: Done) {
+        done(Ended { answer: Some(Answered { status: 204, sha256: [0xab; 32] }), ..Ended::all(Outcome::Ok(Level::Applied)) });
     }
 
-    fn knows(&self, address: &str) -> bool {
-        self.told.lock().unwrap().get(address).is_some_and(|(_, status)| status == "opt_out")
+    fn reaches(&self, _: &Message) -> bool {
+        true
     }
 }
 
-/// The body of the next request; none at the end of the connection.
-fn read_body(reader: &mut impl std::io::BufRead) -> Option<Vec<u8>> {
-    let mut length = None;
-    loop {
-        let mut line = String::new();
-        if reader.read_line(&mut line).ok()? == 0 {
-            return None;
-        }
-        if line == "\r\n" {
-            break;
-        }
-        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().ok();
-        }
+fn destination(id: &str, transport: Result<Arc<dyn Transport>, String>) -> Destination {
+    Destination {
+        id: id.to_owned(),
+        connector: "test".to_owned(),
+        class: Class::ThirdParty,
+        purposes: PurposeSet::GPC,
+        digest: [1; 32],
+        lane: Config { floor: Level::Applied, ..Config::plain(1) },
+        required: Level::Applied,
+        ceiling: Level::Applied,
+        resend_ms: None,
+        through: None,
+        owner: None,
+        transport,
     }
-    let mut body = vec![0; length?];
-    reader.read_exact(&mut body).ok()?;
-    Some(body)
 }
 
-fn webhook(id: &str, port: u16) -> String {
-    format!(
-        "[[destinations]]\nid = \"{id}\"\nconnector = \"webhook\"\nclass = \"third_party\"\nallow_private = true\n\
-         [destinations.settings]\nhost = \"127.0.0.1:{port}\"\npath = \"/in\"\nsecret = {{ file = \"secret\" }}\n"
-    )
-}
-
-const SECRET: &str = "whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0";
-
-#[test]
-fn kills_lose_nobody_and_never_say_more_than_is_true() {
-    let receiver = Receiver::start();
-    let directory = tempfile::tempdir().unwrap();
-    std::fs::write(directory.path().join("desist.toml"), webhook("hook", receiver.port)).unwrap();
-    write_secret(directory.path(), "secret", SECRET);
-    let mut random = Seeded::new(0);
-    let (kills, mut taken) = (3 * scale(), Vec::new());
-    for kill in 0..kills {
-        let mut server = Server::start_in(directory.path(), &[]);
-        for n in 0..20 {
-            let address = format!("p{kill}-{n}@example.org");
-            taken.push((opt_out(&server, &address)["id"].clone(), address));
-            if n % 4 == 0 {
-                let (id, address) = &taken[random.below(taken.len())];
-                // What is said is looked at before what is true, which only grows.
-                let said = level(&server, id, "hook");
-                assert!(said == "queued" || said == "sent" || receiver.knows(address), "{said} and not told");
-            }
-        }
-        std::thread::park_timeout(std::time::Duration::from_millis(random.below(60) as u64));
-        server.kill();
-    }
-    let server = Server::start_in(directory.path(), &[]);
-    for (id, address) in &taken {
-        until("accepted", || level(&server, id, "hook") == "accepted");
-        assert!(receiver.knows(address), "{address}");
-    }
-    assert_eq!(request(&server, &taken[0].0)["status"], "enforced");
-    assert_eq!(server.run(&["check"]).status.code(), Some(0));
-}
-
-#[test]
-fn a_receiver_that_fails_is_waited_for_and_a_missing_secret_stops_it_alone() {
-    let (good, bad) = (Receiver::start(), Receiver::start());
-    bad.refuses.store(true, Ordering::SeqCst);
-    let directory = tempfile::tempdir().unwrap();
-    let without = webhook("later", good.port).replace("file = \"secret\"", "file = \"not-there\"");
-    let tables = [webhook("good", good.port), webhook("bad", bad.port), without].concat();
-    std::fs::write(directory.path().join("desist.toml"), tables).unwrap();
-    write_secret(directory.path(), "secret", SECRET);
-    let server = Server::start_in(directory.path(), &[]);
-    let taken = opt_out(&server, "rosa@example.org");
-    until("the good one is told", || level(&server, &taken["id"], "good") == "accepted");
-    until("the bad one was tried", || bad.count.load(Ordering::SeqCst) > 0);
-    let request = request(&server, &taken["id"]);
-    assert_eq!(request["status"], "received", "{request}");
-    assert!(["queued", "sent"].contains(&level(&server, &taken["id"], "bad").as_str()), "{request}");
-    assert_eq!(level(&server, &taken["id"], "later"), "queued");
-    let said = server.run(&["status"]);
-    let said = String::from_utf8_lossy(&said.stdout).into_owned();
-    assert!(said.contains("not-there"), "{said}");
-    bad.refuses.store(false, Ordering::SeqCst);
-    write_secret(directory.path(), "not-there", SECRET);
-    let reloaded = server.run(&["reload"]);
-    assert!(reloaded.status.success(), "{reloaded:?}");
-    until("all are told", || request_is_enforced(&server, &taken["id"]));
-}
-
-fn request_is_enforced(server: &Server, id: &Value) -> bool {
-    request(server, id)["status"] == "enforced"
-}
-
-#[test]
-fn without_leave_no_private_address_is_called() {
-    let receiver = Receiver::start();
-    let directory = tempfile::tempdir().unwrap();
-    let table = webhook("hook", receiver.port).replace("allow_private = true\n", "");
-    std::fs::write(directory.path().join("desist.toml"), table).unwrap();
-    write_secret(directory.path(), "secret", SECRET);
-    let server = Server::start_in(directory.path(), &[]);
-    let taken = opt_out(&server, "rosa@example.org");
-    let states = || {
-        let answer = server.send("GET", "/v1/destinations/hook", b"", &[]);
-        assert_eq!(answer.status, 200, "{}", answer.text);
-        answer.json()
+/// A store in which one person opted out, one destination was told and another could not be. Returns the receipt code and the key.
+fn told(data: &std::path::Path) -> (String, String) {
+    let directory = data.to_owned();
+    let policy = Policy {
+        searched: Searched { sealed: Vec::new(), clear: Vec::new() },
+        api_opt_in_own: true,
+        time_zone: parse_time_zone("America/Los_Angeles").unwrap(),
+        witnesses: Vec::new(),
+        alerts: None,
+        purposes: Vec::new(),
+        kinds_told: BTreeSet::from([Kind::Email]),
     };
-    until("it backs off", || states()["state"] == "backing_off");
-    assert_eq!((level(&server, &taken["id"], "hook").as_str(), receiver.count.load(Ordering::SeqCst)), ("queued", 0));
+    let options = Options {
+        business: Some("acme".to_owned()),
+        keys: data.join("keys"),
+        snapshot: None,
+        policy,
+        env: Arc::new(System),
+        outbound: None,
+        open_store: Box::new(move || Ok(Box::new(SqliteStore::open(&directory)?) as Box<dyn Store>)),
+    };
+    let (engine, _) = Engine::open(options).unwrap();
+    engine.deliver(vec![destination("crm", Ok(Arc::new(Obeys))), destination("ads", Err("no secret".to_owned()))]).unwrap();
+    let (identifier, text) = Identifier::from_value(Kind::Email, "rosa@example.org").unwrap();
+    let new = NewRequest {
+        kind: RequestKind::OptOut,
+        purposes: PurposeSet::OPT_OUT_DEFAULT,
+        named: vec![engine.named(&identifier)],
+        channel: Channel::Form,
+        acted_at: None,
+        by: Actor::Consumer,
+        evidence: b"{\"said\":\"stop\"}".to_vec(),
+        given: engine.given(identifier, Some(text)).into_iter().collect(),
+    };
+    let accepted = engine.submit_blocking(Lane::Interactive, move |ctx| intake::request(ctx, &new)).unwrap();
+    let row = engine.read(|read| read.request(accepted.id)).unwrap().unwrap();
+    let patience = std::time::Instant::now() + Duration::from_secs(20);
+    let is_told =
+        || engine.enforcement(&row).unwrap().1.iter().any(|one| one.id == "crm" && format!("{:?}", one.assurance) == "At(Applied)");
+    while !is_told() {
+        assert!(std::time::Instant::now() < patience, "nobody was told: {:?}", Enforcement::Received);
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let code = engine.shared().secrets.receipt_code(accepted.id);
+    let key = engine.shared().notary.verifier().to_string();
+    engine.close();
+    (code, key)
+}
+
+#[test]
+fn what_a_request_led_to_is_exported_and_checked_offline() {
+    let directory = tempfile::tempdir().unwrap();
+    let (data, here) = (directory.path().join("data"), directory.path());
+    let (code, key) = told(&data);
+    let export = |code: &str, more: &[&str]| {
+        let data = data.to_str().unwrap();
+        Command::new(DESIST).args(["export", "request", code, "--data", data]).args(more).current_dir(here).output().unwrap()
+    };
+    let written = export(&code, &["-o", "rosa.json"]);
+    assert!(written.status.success(), "{written:?}");
+    assert_eq!(export(&code, &["-o", "rosa.json"]).status.code(), Some(2), "nothing is written over");
+    assert_eq!(export(&"0".repeat(26), &[]).status.code(), Some(1));
+    let file = std::fs::read_to_string(here.join("rosa.json")).unwrap();
+    let shown: Value = serde_json::from_slice(&export(&code, &[]).stdout).unwrap();
+    assert_eq!(shown["deliveries"][0]["record"], serde_json::from_str::<Value>(&file).unwrap()["deliveries"][0]["record"]);
+
+    let judge = |name: &str| {
+        let output = verify(here, &[name, "--key", &key, "--json"]);
+        (output.status.code(), serde_json::from_slice::<Value>(&output.stdout).unwrap())
+    };
+    let (status, report) = judge("rosa.json");
+    assert_eq!((status, &report["result"], &report["type"]), (Some(0), &json!("good"), &json!("opted_out")), "{report}");
+    let told = &report["deliveries"][0];
+    assert_eq!(
+        (&told["destination"], &told["level"], &told["status"], &told["version"]),
+        (&json!("crm"), &json!("applied"), &json!(204), &report["seq"])
+    );
+    assert_eq!((&told["answer"], &told["named"], &told["since"]), (&json!("ab".repeat(16)), &json!(true), &json!(true)));
+    assert_eq!(report["unproven"], json!([{ "destination": { "no": 2, "id": "ads" }, "state": "no record" }]));
+    let words = String::from_utf8(verify(here, &["rosa.json", "--key", &key]).stdout).unwrap();
+    for part in ["rosa.json: good", "\"crm\"", "applied", "status 204", "does not prove", "\"ads\": not proven"] {
+        assert!(words.contains(part), "{part}: {words}");
+    }
+    assert!(!words.contains("rosa@"), "{words}");
+
+    for (from, to, link, code) in [
+        ("\"level\":\"applied\"", "\"level\":\"verified\"", "delivery record", 1),
+        ("\"id\":\"crm\"", "\"id\":\"ads\"", "delivery destination", 1),
+        ("\"place\":0", "\"place\":1", "delivery record", 1),
+        ("\"status\":204", "\"status\":200", "delivery record", 1),
+        ("\"status\":204", "\"status\":\"204\"", "format", 2),
+    ] {
+        assert!(file.contains(from), "{from}: {file}");
+        std::fs::write(here.join("changed.json"), file.replacen(from, to, 1)).unwrap();
+        let (status, report) = judge("changed.json");
+        assert_eq!((status, report["link"].as_str()), (Some(code), Some(link)), "{from}: {report}");
+    }
+
+    // The page checks the receipt in it, and says that it does no more.
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/clients/verify.mjs");
+    let page =
+        Command::new("node").args([script, &key, "rosa.json"]).current_dir(here).output().expect("node is missing; run scripts/test");
+    let page: Value = serde_json::from_slice(&page.stdout).unwrap();
+    assert_eq!((&page["result"], &page["unchecked"]), (&json!("good"), &json!("deliveries")), "{page}");
 }

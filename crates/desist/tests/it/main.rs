@@ -14,6 +14,7 @@ mod connector;
 mod deliveries;
 mod delivery_auth;
 mod delivery_http;
+mod delivery_live;
 mod delivery_rows;
 mod demo;
 mod deploy;

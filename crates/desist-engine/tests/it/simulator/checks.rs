@@ -67,7 +67,10 @@ impl World {
                     return Err(format!("two requests about {:?} at place {place} at one time", message.target));
                 }
                 if message.denied.is_empty() && open.clear.is_some_and(|clear| clear > now) {
-                    return Err(format!("an allow about {:?} leaves for place {place} while an earlier request may arrive", message.target));
+                    return Err(format!(
+                        "an allow about {:?} leaves for place {place} while an earlier request may arrive",
+                        message.target
+                    ));
                 }
             }
         }
@@ -239,7 +242,8 @@ impl World {
         }
         for status in self.status() {
             let dead = self.ask(|driver, _| driver.parked(status.no, None, 1_000)).flatten().unwrap_or_default();
-            let dead: BTreeSet<_> = dead.iter().filter(|one| one.parked.retry_unix_ms.is_none()).map(|one| (status.no, one.target)).collect();
+            let dead: BTreeSet<_> =
+                dead.iter().filter(|one| one.parked.retry_unix_ms.is_none()).map(|one| (status.no, one.target)).collect();
             let was_dead = dead.iter().any(|one| self.known.dead.contains(one));
             if was_dead && !self.known.standing.contains(&(status.no, AlarmKind::DeadLetter)) {
                 return Err(format!("{} has dead letters, and nobody says so", status.id));

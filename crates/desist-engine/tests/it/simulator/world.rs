@@ -279,7 +279,10 @@ impl World {
             }
             Happening::Give(id, event) => self.give(id, event),
             Happening::Effect(place, _, items) => {
-                self.note(format_args!("effect at {place}: {:?}", items.iter().map(|item| (item.target, item.version)).collect::<Vec<_>>()));
+                self.note(format_args!(
+                    "effect at {place}: {:?}",
+                    items.iter().map(|item| (item.target, item.version)).collect::<Vec<_>>()
+                ));
                 self.places[place].take_effect(&items);
                 Ok(())
             }
@@ -407,7 +410,10 @@ impl World {
             .filter(|(key, one)| match one {
                 Happening::Effect(place, call, _) => {
                     let place = &self.places[*place];
-                    running.contains(call) && place.config.patrols.is_empty() && !place.is_versioned && key.0 > self.now + place.config.request_timeout_ms
+                    running.contains(call)
+                        && place.config.patrols.is_empty()
+                        && !place.is_versioned
+                        && key.0 > self.now + place.config.request_timeout_ms
                 }
                 _ => false,
             })

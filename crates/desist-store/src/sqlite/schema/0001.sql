@@ -25,6 +25,9 @@ CREATE TABLE tile (
   PRIMARY KEY (level, no)
 ) STRICT;
 
+-- The records of what destinations took, packed: of each entry `acknowledged` those under its root. Numbers and digests alone.
+CREATE TABLE evidence (seq INTEGER PRIMARY KEY, records BLOB NOT NULL) STRICT;
+
 CREATE TABLE kind (code INTEGER PRIMARY KEY, name TEXT NOT NULL) STRICT;
 INSERT INTO kind VALUES (1, 'email'), (2, 'phone'), (3, 'customer_id'), (4, 'campaign_pkey'), (5, 'uid2'),
   (6, 'rampid'), (7, 'cookie_id'), (8, 'device_id'), (9, 'maid');
