@@ -6,7 +6,7 @@ use std::fmt;
 use desist_connector::declared::Transport;
 use desist_connector::{Instance, Manifest, Secret};
 use desist_core::identifier::Kind;
-use desist_core::lane::{Config as Lane, Jobs, Level, Patrol, PatrolKind};
+use desist_core::lane::{Config as Lane, Jobs, Level, Patrol, PatrolKind, Rate};
 use desist_core::limits::ATTEMPTS_MAX;
 use desist_engine::delivery::Class;
 use sha2::{Digest as _, Sha256};
@@ -112,7 +112,10 @@ fn lane(destination: &Destination, manifest: &Manifest, purposes: &[String], flo
     }
     // Nobody is made to do the same work again by a clock.
     if transport != Transport::Manual && (!is_readable || destination.fades(manifest)) {
-        patrols.push(Patrol { kind: PatrolKind::Send, period_ms: destination.resend_every.millis() });
+        let every_ms = destination.resend_every.millis();
+        // What fades is said again before it counts as faded, also if a round takes a little longer.
+        let period_ms = if destination.fades(manifest) { every_ms / 5 * 4 } else { every_ms };
+        patrols.push(Patrol { kind: PatrolKind::Send, period_ms });
     }
     Lane {
         generation: generation(manifest, purposes),
@@ -120,7 +123,7 @@ fn lane(destination: &Destination, manifest: &Manifest, purposes: &[String], flo
         batch_items: pace.batch_items,
         linger_ms: destination.linger.as_ref().map_or(pace.linger_seconds * 1000, crate::config::Period::millis),
         concurrency: destination.concurrency.unwrap_or(pace.concurrency) as usize,
-        rates: destination.rates_of(manifest),
+        rates: errands(destination.rates_of(manifest), manifest, purposes, pace.batch_items),
         request_timeout_ms: destination.timeout.millis(),
         lease_ms: LEASE_MS,
         attempts_max: destination.attempts.unwrap_or(ATTEMPTS_MAX),
@@ -129,6 +132,15 @@ fn lane(destination: &Destination, manifest: &Manifest, purposes: &[String], flo
         patrols,
         ..Lane::plain(seed)
     }
+}
+
+/// A rate is about calls, and a lane counts errands, each of which can be several: one for each op, and for each person a look-up and a
+/// read-back. One errand is always let through.
+fn errands(rates: Vec<Rate>, manifest: &Manifest, purposes: &[String], batch_items: usize) -> Vec<Rate> {
+    let of_a_person = usize::from(manifest.has_lookup()) + usize::from(manifest.verify_unit().is_some());
+    let calls = opt_outs(manifest, purposes).count().max(1) + of_a_person * batch_items;
+    let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+    rates.into_iter().map(|rate| Rate { calls: (rate.calls / calls).max(1), ..rate }).collect()
 }
 
 /// The first eight bytes of a digest as a number.
@@ -217,6 +229,8 @@ mod tests {
         assert_eq!(campaign.purposes, ["sale", "sharing"], "what its calls say");
         assert_eq!(campaign.lane.patrols, [Patrol { kind: PatrolKind::Read, period_ms: 7 * 86_400_000 }]);
         assert!(campaign.lane.probe && campaign.kinds.contains(&Kind::Email));
+        let paced = plan(&config("adobe-campaign-standard", "rate = [\"300/1m\"]\n", "organization = \"acme\"\n")).pop().unwrap();
+        assert_eq!(paced.lane.rates, [Rate { calls: 100, window_ms: 60_000 }], "each person is looked up and read back, too");
         let marketo = two("marketo", "instance = \"123-abc-456\"\nclient_id = \"x\"\nclient_secret = SECRET\n");
         assert_eq!((marketo.verified, marketo.ceiling, marketo.required), (false, Level::Accepted, Level::Accepted));
         assert_eq!(marketo.lane.rates, [Rate { calls: 60, window_ms: 20_000 }, Rate { calls: 20_000, window_ms: 86_400_000 }]);
@@ -243,6 +257,6 @@ mod tests {
         let planned = plan(&config("google-data-manager", "resend_every = \"5d\"\n", &given)).pop().unwrap();
         planned.lane.check().unwrap();
         assert_eq!(planned.resend_ms, Some(5 * 86_400_000));
-        assert_eq!(planned.lane.patrols, [Patrol { kind: PatrolKind::Send, period_ms: 5 * 86_400_000 }]);
+        assert_eq!(planned.lane.patrols, [Patrol { kind: PatrolKind::Send, period_ms: 4 * 86_400_000 }]);
     }
 }
