@@ -247,6 +247,8 @@ impl Delivery {
                 }
             }
         })?;
+        // Nobody listened to what was announced before; what comes from here on is announced again.
+        self.announced.store(false, Ordering::Release);
         *events = Some(sender);
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
