@@ -387,6 +387,11 @@ impl Lane {
         &self.books
     }
 
+    /// Alarms that stand by what was stored.
+    pub fn alarms_stored(&self) -> &BTreeSet<Alarm> {
+        &self.alarms_stored
+    }
+
     /// The change up to which the feed was read.
     pub fn read_upto(&self) -> u64 {
         self.fetched

@@ -150,9 +150,16 @@ impl Driver {
             }
             Event::Saved { no, life, stored, news } => {
                 if self.is_alive(no, life) {
-                    self.tell(no, &news);
+                    for one in news {
+                        if let News::CaughtUp(upto) = one {
+                            tracing::info!(destination = no, upto, "caught up");
+                        }
+                    }
                     match stored {
-                        Some(true) => self.input(now, no, Input::Stored),
+                        Some(true) => {
+                            self.input(now, no, Input::Stored);
+                            self.show_alarms(no);
+                        }
                         Some(false) => self.input(now, no, Input::NotStored),
                         None => self.restart(now, no),
                     }
@@ -329,7 +336,6 @@ impl Driver {
                 return;
             }
         };
-        let alarms = books.head.alarms.clone();
         match Lane::restore(run.destination.lane.clone(), books, now) {
             Ok(lane) => run.lane = Some(lane),
             // The configuration was checked when it was read.
@@ -340,8 +346,7 @@ impl Driver {
         }
         (run.lease, run.read_seq) = (Some(epoch), 0);
         run.unread.clear();
-        let raised: Vec<News> = alarms.into_iter().map(News::AlarmRaised).collect();
-        self.tell(no, &raised);
+        self.show_alarms(no);
         self.renew(now, no);
         if self.stopping {
             self.input(now, no, Input::Drain);
@@ -585,25 +590,22 @@ impl Driver {
         }
     }
 
-    /// Alarms that the books have for the first time, or no more.
-    fn tell(&mut self, no: u32, news: &[News]) {
+    /// Shows the alarms that the books have, and no others: a step may be written although its writer heard of an error, so what a step
+    /// says is new is not all that is.
+    fn show_alarms(&mut self, no: u32) {
         let Some(run) = self.runs.get_mut(&no) else { return };
+        let Some(lane) = &run.lane else { return };
         let (env, alerts) = (self.shared.env.as_ref(), &self.shared.alerts);
         let about = |kind| About { kind, destination: Some(run.destination.id.as_str().into()) };
+        let stored: BTreeSet<AlarmKind> = lane.alarms_stored().iter().map(|alarm| (*alarm).into()).collect();
         let since = env.now_ms().div_euclid(1000);
-        for one in news {
-            match one {
-                News::AlarmRaised(alarm) => {
-                    run.alarms.entry((*alarm).into()).or_insert(since);
-                    alerts.raised(env, about((*alarm).into()), since);
-                }
-                News::AlarmCleared(alarm) => {
-                    run.alarms.remove(&(*alarm).into());
-                    alerts.cleared(env, about((*alarm).into()));
-                }
-                News::CaughtUp(upto) => tracing::info!(destination = no, upto, "caught up"),
-            }
+        for kind in stored.iter().filter(|kind| !run.alarms.contains_key(kind)) {
+            alerts.raised(env, about(*kind), since);
         }
+        for kind in run.alarms.keys().filter(|kind| !stored.contains(kind)) {
+            alerts.cleared(env, about(*kind));
+        }
+        run.alarms = stored.into_iter().map(|kind| (kind, run.alarms.get(&kind).copied().unwrap_or(since))).collect();
     }
 
     /// The earliest deadline of what a lane has no room for, or may not read yet, so that its alarms count that too.

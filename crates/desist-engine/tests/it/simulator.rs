@@ -48,6 +48,25 @@ impl Rng {
     }
 }
 
+/// What many worlds together have to come to, or they show less than they say.
+const MEANT: [&str; 15] = [
+    "configured",
+    "crash",
+    "dead letters",
+    "drift",
+    "fenced",
+    "freeze",
+    "half of the time is over",
+    "late",
+    "paused",
+    "power cut",
+    "several",
+    "store errs",
+    "store fails",
+    "suspend",
+    "take-over",
+];
+
 fn tell(seed: u64) -> (Result<(), String>, Option<World>) {
     let told = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed);
@@ -62,10 +81,9 @@ fn tell(seed: u64) -> (Result<(), String>, Option<World>) {
 #[test]
 fn everybody_is_told_whatever_happens() {
     let number = |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"));
-    // CI gives scale 1 to tests that count otherwise.
     let (worlds, first) = (number("DESIST_SCALE", 150), number("DESIST_SEED", 1));
     let next = AtomicU64::new(0);
-    let failed = Mutex::new(BTreeSet::new());
+    let (failed, seen) = (Mutex::new(BTreeSet::new()), Mutex::new(BTreeSet::new()));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -75,9 +93,11 @@ fn everybody_is_told_whatever_happens() {
                     if at >= worlds {
                         break;
                     }
-                    if let (Err(why), _) = tell(first + at) {
+                    let (end, world) = tell(first + at);
+                    if let Err(why) = end {
                         failed.lock().expect("no thread panics").insert((first + at, why));
                     }
+                    seen.lock().expect("no thread panics").extend(world.map(|world| world.seen).unwrap_or_default());
                 }
             });
         }
@@ -87,6 +107,9 @@ fn everybody_is_told_whatever_happens() {
         println!("DESIST_SEED={seed} DESIST_SCALE=1: {why}");
     }
     assert!(failed.is_empty(), "{} of {worlds} worlds failed; DESIST_TRACE=1 prints all that happens", failed.len());
+    let seen = seen.into_inner().expect("no thread panics");
+    let missed: Vec<_> = MEANT.iter().filter(|one| worlds >= 100 && !seen.contains(**one)).collect();
+    assert!(missed.is_empty(), "no world had {missed:?}");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use desist_core::calendar::{CCPA_BUSINESS_DAYS, deadlines};
 use desist_core::fact::{AlarmKind, Entry, Fact};
 use desist_core::graph::Party;
-use desist_core::lane::{Assurance, Level, Now, Patrol, PatrolKind, Target};
+use desist_core::lane::{Assurance, Level, Now, Patrol, PatrolKind, State, Target};
 use desist_core::purpose::PurposeSet;
 use desist_engine::clear;
 use desist_engine::delivery::DestinationStatus;
@@ -37,7 +37,8 @@ pub struct Known {
     standing: BTreeSet<(u32, AlarmKind)>,
     raised: BTreeMap<(u32, AlarmKind), u64>,
     caught_up: BTreeMap<u32, u64>,
-    dead: BTreeSet<(u32, Target)>,
+    /// Dead letters of a minute ago, with the change at which they died.
+    dead: BTreeSet<(u32, Target, u64)>,
     /// How often drift was an alarm when somebody was forgotten in calm weather.
     forgotten: BTreeMap<usize, u64>,
 }
@@ -241,14 +242,19 @@ impl World {
             }
         }
         for status in self.status() {
+            let is_long = self.paused.get(&(status.no as usize - 1)).is_some_and(|since| self.unix_ms() > since + 70 * MINUTE as i64);
+            let is_paused = status.lane.is_some_and(|lane| lane.state == State::Paused);
+            if is_long && is_paused && !self.known.standing.contains(&(status.no, AlarmKind::Paused)) {
+                return Err(format!("{} is paused for long, and nobody says so", status.id));
+            }
             let dead = self.ask(|driver, _| driver.parked(status.no, None, 1_000)).flatten().unwrap_or_default();
-            let dead: BTreeSet<_> =
-                dead.iter().filter(|one| one.parked.retry_unix_ms.is_none()).map(|one| (status.no, one.target)).collect();
+            let dead = dead.iter().filter(|one| one.parked.retry_unix_ms.is_none());
+            let dead: BTreeSet<_> = dead.map(|one| (status.no, one.target, one.parked.seq)).collect();
             let was_dead = dead.iter().any(|one| self.known.dead.contains(one));
             if was_dead && !self.known.standing.contains(&(status.no, AlarmKind::DeadLetter)) {
                 return Err(format!("{} has dead letters, and nobody says so", status.id));
             }
-            self.known.dead.retain(|(no, _)| *no != status.no);
+            self.known.dead.retain(|(no, ..)| *no != status.no);
             self.known.dead.extend(dead);
         }
         Ok(())

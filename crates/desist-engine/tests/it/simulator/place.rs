@@ -411,7 +411,7 @@ impl Place {
         }
         let mut effects = vec![(self.rng.below(after), if lies { Vec::new() } else { good.clone() })];
         if self.rng.one_in(8) && !lies {
-            let again = if self.is_forgiving() && is_hostile { 3 * within } else { after };
+            let again = if self.is_forgiving() && is_hostile && !self.is_angel { 3 * within } else { after };
             effects.push((self.rng.below(again), good.clone()));
         }
         if self.dialect == Dialect::Count && !bad.is_empty() {

@@ -123,7 +123,8 @@ pub struct World {
     pub trace: bool,
     /// A digest of everything that left.
     pub history: u64,
-    paused_by_us: BTreeSet<usize>,
+    /// Since when an operator has places paused, by the wall clock.
+    pub paused: BTreeMap<usize, i64>,
     identifiers: Vec<(Kind, String)>,
     imports: u8,
 }
@@ -169,7 +170,7 @@ impl World {
             seen: BTreeSet::new(),
             trace: false,
             history: 0,
-            paused_by_us: BTreeSet::new(),
+            paused: BTreeMap::new(),
             identifiers: emails.chain(customers).chain(cookies).collect(),
             imports: 0,
             rng,
@@ -349,6 +350,8 @@ impl World {
                     }
                 }
                 self.fail_next_store = false;
+                // Who begins again needs a moment before alarms can be expected.
+                self.trouble = self.trouble.max(self.now);
                 self.reconfigure()?;
                 self.nurse()
             }
@@ -398,6 +401,8 @@ impl World {
 
     fn end_node(&mut self, id: u64) {
         self.note(format_args!("node {id} ends"));
+        // A pause that was not stored yet is gone with it.
+        self.paused.clear();
         self.trouble = self.trouble.max(self.now);
         self.nodes.retain(|node| node.id != id);
         // Nobody hears any more how its calls end, and what was under way arrives within a time-out or not at all.
@@ -589,6 +594,7 @@ impl World {
             self.at(self.now + 900, Happening::Retire(id));
         }
         // What it did before it was frozen may be forgotten with its leases.
+        self.paused.clear();
         for place in 0..self.places.len() {
             *self.lives.entry((id, place)).or_default() += 1;
         }
@@ -682,11 +688,12 @@ impl World {
         self.note(format_args!("operator does {act} to {place}"));
         match act {
             0 => {
-                self.paused_by_us.insert(place);
+                let unix_ms = self.unix_ms();
+                self.paused.entry(place).or_insert(unix_ms);
                 self.drive(id, |driver, now| driver.pause(now, no, true))
             }
             1 => {
-                self.paused_by_us.remove(&place);
+                self.paused.remove(&place);
                 self.drive(id, |driver, now| driver.pause(now, no, false))
             }
             2 => self.drive(id, |driver, now| driver.try_now(now, no)),
@@ -725,6 +732,7 @@ impl World {
             *self.lives.entry((id, place)).or_default() += 1;
         }
         self.trouble = self.trouble.max(self.now);
+        self.paused.remove(&place);
         self.reconfigure()
     }
 
@@ -738,6 +746,7 @@ impl World {
         let numbers: Vec<_> = self.places.iter().map(|place| place.no).collect();
         for id in ids {
             for no in &numbers {
+                self.paused.clear();
                 self.drive(id, |driver, now| {
                     driver.pause(now, *no, false);
                     driver.replay(now, *no, Replay::All);
@@ -789,6 +798,7 @@ impl World {
                 submit(&self.engine, NewRequest { given, purposes, ..opt_out(named) }).map_err(|why| why.to_string())?;
             }
             4 | 5 => {
+                self.seen.insert("several");
                 let (named, given) = person(self, &[customer, email]);
                 submit(&self.engine, NewRequest { given, purposes, ..opt_out(named) }).map_err(|why| why.to_string())?;
             }
