@@ -224,13 +224,20 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
     }
     purposes.sort();
     purposes.dedup();
-    let import = identity(&seen, delimiter, &columns, &purposes, args.received_at);
+    let mut import = identity(&seen, delimiter, &columns, &purposes, args.received_at);
     if args.dry_run && !args.store.data.exists() {
         return Err(CliError::said(format!("--data: there is no store in {}, and a dry run makes none", args.store.data.display())));
     }
     let local = Local::connect(&args.store)?;
-    let ImportStart { progress: before, kinds_told }: ImportStart =
-        local.call(Method::POST, "/control/import/progress", Some(&import))??;
+    let progress = |import: &String| local.call::<_, ImportStart>(Method::POST, "/control/import/progress", Some(import));
+    let ImportStart { progress: mut before, kinds_told } = progress(&import)??;
+    // What destinations have to be told of is taken from the file even if the choices in it were taken before.
+    let told: Vec<_> = columns.as_slice().iter().map(|column| column.kind).filter(|kind| kinds_told.contains(kind)).collect();
+    if !told.is_empty() {
+        let also = serde_json::to_vec(&(&import, told)).expect("a list of words");
+        import = URL_SAFE_NO_PAD.encode(Sha256::digest(also));
+        before = progress(&import)??.progress;
+    }
     if let Some(ImportProgress { rows, accepted, refused, finished: true }) = before {
         if args.output.json {
             print_json(

@@ -219,6 +219,32 @@ fn a_receiver_that_fails_is_waited_for_and_a_missing_secret_stops_it_alone() {
     until("all are told", || request_is_enforced(&server, &taken["id"]));
 }
 
+#[test]
+fn a_list_that_was_imported_before_the_destination_came_is_told_once_it_is_imported_again() {
+    let receiver = Receiver::start();
+    let directory = tempfile::tempdir().unwrap();
+    let server = Server::start_in(directory.path(), &[]);
+    let list = directory.path().join("list.csv");
+    std::fs::write(&list, "email\nrosa@example.org\nvega@example.org\n").unwrap();
+    let import = || {
+        let done = server.run(&["import", list.to_str().unwrap(), "--column", "email:email", "--json"]);
+        assert!(done.status.success(), "{done:?}");
+        serde_json::from_slice::<Value>(&done.stdout).unwrap()
+    };
+    assert_eq!((import()["accepted"].as_u64(), import()["already_imported"].as_bool()), (Some(2), Some(true)));
+    let config = directory.path().join("desist.toml");
+    let before = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, before + &webhook("hook", receiver.port)).unwrap();
+    write_secret(directory.path(), "secret", SECRET);
+    assert!(server.run(&["reload"]).status.success());
+    let body = json!({ "identifiers": [{ "kind": "email", "value": "rosa@example.org" }] });
+    let level = || server.post("/v1/subjects/assurance", &body).json()["destinations"][0]["level"].clone();
+    assert_eq!(level(), "unreachable");
+    assert_eq!((import()["accepted"].as_u64(), receiver.knows("stranger@example.org")), (Some(2), false));
+    until("told", || level() == "accepted" && receiver.knows("vega@example.org"));
+    assert_eq!(import()["already_imported"], true);
+}
+
 fn request_is_enforced(server: &Server, id: &Value) -> bool {
     request(server, id)["status"] == "enforced"
 }
