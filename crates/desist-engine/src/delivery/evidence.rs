@@ -1,12 +1,14 @@
 //! Evidence of deliveries. What destinations took is collected in memory and written once a minute: the records as a segment of
 //! the store, and one entry with their root. A crash loses the records of the last minute at most: what has no record is not
-//! proven, and nothing is ever proven that did not happen.
+//! proven, and nothing is ever proven that did not happen. What a job that ended after a restart says has no record either: its messages
+//! have one as accepted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use desist_core::fact::{Acknowledgement, Digest, Fact};
 use desist_core::lane::{Level, Now, Outcome, Report, Target};
+use desist_core::limits::JOB_HANDLE_BYTES_MAX;
 use desist_proof::delivery::{Reached, Record, root};
 use desist_store::StoreError;
 use desist_store::evidence::{RECORDS_MAX, pack};
@@ -23,6 +25,8 @@ const RETRY_MS: u64 = 1_000;
 const WAITING_MAX: usize = 8 * RECORDS_MAX;
 /// Most destinations of one entry, so that it stays far below 64 KiB whatever the numbers are.
 const RANGES_MAX: usize = 500;
+/// Most segments among which an earlier attempt is looked for: it is the last one, or the one before.
+const SEEN_MAX: usize = 8;
 /// Most targets of jobs that are remembered until their jobs end.
 const JOB_TARGETS_MAX: usize = 65_536;
 
@@ -66,7 +70,7 @@ struct Batch {
     records: u64,
     root: Digest,
     segment: Vec<u8>,
-    /// The last entry before: evidence after it can only be this.
+    /// The last entry before: an attempt that was written after all is after it.
     after: u64,
 }
 
@@ -93,6 +97,8 @@ impl Evidence {
         let reports: BTreeMap<Target, Report> = ended.reports.iter().copied().collect();
         let of_all = match (&what, &ended.outcome) {
             (What::Send, Outcome::Ok(level)) => Some(*level),
+            // Nobody can ask after it, so the lane does not count it as taken either.
+            (What::Send, Outcome::Job(handle)) if handle.is_empty() || handle.len() > JOB_HANDLE_BYTES_MAX => return,
             (What::Send, Outcome::Job(handle)) => {
                 self.begin_job(no, handle, &reports, &versions);
                 Some(Level::Accepted)
@@ -250,7 +256,7 @@ impl Job for Keep {
     fn run(&mut self, ctx: &mut Ctx<'_>) -> Result<(), StoreError> {
         let Batch { ranges, records, root, segment, after } = &*self.batch;
         // A commit that seemed to fail may have happened; then it is not said twice.
-        if !ctx.write.evidence(after + 1..u64::MAX, 1)?.is_empty() {
+        if ctx.write.evidence(after + 1..u64::MAX, SEEN_MAX)?.iter().any(|(_, stored)| stored == segment) {
             return Ok(());
         }
         let seq = ctx.batch.emit(ctx.write, Fact::Acknowledged { ranges: ranges.clone(), records: *records, evidence: *root })?;
@@ -259,5 +265,133 @@ impl Job for Keep {
 
     fn finish(self: Box<Self>, failed: Option<Failure>) {
         (self.post)(Event::Kept { stored: failed.is_none() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Now = Now { unix_ms: 1_700_000_000_000, mono_ms: 5_000 };
+
+    fn later(ms: u64) -> Now {
+        Now { unix_ms: START.unix_ms + ms as i64, mono_ms: START.mono_ms + ms }
+    }
+
+    fn post() -> Post {
+        Arc::new(|_| {})
+    }
+
+    fn ended(outcome: Outcome) -> Ended {
+        Ended { left: true, outcome, reports: Vec::new(), answer: None }
+    }
+
+    fn take(evidence: &mut Evidence, no: u32, targets: std::ops::Range<u64>) {
+        let versions = targets.map(|target| (Target(target), 1 + target)).collect();
+        evidence.ended(no, Asked { what: What::Send, versions }, &ended(Outcome::Ok(Level::Applied)), START.unix_ms);
+    }
+
+    /// What is written now: how many records, and how many destinations.
+    fn written(evidence: &mut Evidence, now: Now, is_last: bool) -> Option<(u64, usize)> {
+        evidence.due(now, is_last, BTreeMap::new, 0, &post())?;
+        let batch = Arc::clone(evidence.batch.as_ref().expect("under way"));
+        assert!(evidence.due(now, is_last, BTreeMap::new, 0, &post()).is_none(), "one at a time");
+        evidence.kept(now, true);
+        Some((batch.records, batch.ranges.len()))
+    }
+
+    #[test]
+    fn much_is_written_at_once_and_what_is_too_much_has_no_record() {
+        let mut evidence = Evidence::default();
+        assert_eq!(written(&mut evidence, START, false), None);
+        take(&mut evidence, 1, 0..10);
+        assert_eq!(written(&mut evidence, later(EVERY_MS - 1), false), None, "not before the minute is over");
+        take(&mut evidence, 1, 10..20_000);
+        assert_eq!(written(&mut evidence, later(10), false), Some((RECORDS_MAX as u64, 1)));
+        assert_eq!(written(&mut evidence, later(20), false), None);
+        assert_eq!(written(&mut evidence, later(10 + EVERY_MS), false), Some((20_000 - RECORDS_MAX as u64, 1)));
+        take(&mut evidence, 1, 0..WAITING_MAX as u64 + 7);
+        assert_eq!((evidence.records.len(), evidence.lost), (WAITING_MAX, 7));
+        let mut all = 0;
+        while let Some((records, _)) = written(&mut evidence, later(EVERY_MS), true) {
+            all += records;
+        }
+        assert_eq!((all, evidence.is_closed()), (WAITING_MAX as u64, true));
+    }
+
+    #[test]
+    fn an_entry_names_so_many_destinations_and_the_next_one_the_others() {
+        let mut evidence = Evidence::default();
+        (1..=1_200).for_each(|no| take(&mut evidence, no, 0..2));
+        let mut found = Vec::new();
+        while let Some(one) = written(&mut evidence, START, true) {
+            found.push(one);
+        }
+        assert_eq!(found, [(1_000, 500), (1_000, 500), (400, 200)]);
+        let most = Acknowledgement { destination: u32::MAX, from: u64::MAX, to: u64::MAX, delivered: u64::MAX, parked: u64::MAX };
+        let fact = Fact::Acknowledged { ranges: vec![most; RANGES_MAX], records: u64::MAX, evidence: Digest([0; 32]) };
+        let entry = desist_core::fact::Entry { v: 1, seq: u64::MAX, at: 0, fact };
+        assert!(entry.encode().len() < desist_proof::entry::ENTRY_BYTES_MAX);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_tried_again_as_it_was() {
+        let mut evidence = Evidence::default();
+        take(&mut evidence, 1, 0..5);
+        assert!(evidence.due(START, true, BTreeMap::new, 3, &post()).is_some());
+        let first = Arc::clone(evidence.batch.as_ref().expect("under way"));
+        evidence.kept(later(100), false);
+        take(&mut evidence, 1, 5..9);
+        assert!(evidence.due(later(200), true, BTreeMap::new, 4, &post()).is_none(), "not at once");
+        assert!(!evidence.is_closed());
+        assert!(evidence.due(later(100 + RETRY_MS), true, BTreeMap::new, 4, &post()).is_some());
+        assert!(Arc::ptr_eq(&first, evidence.batch.as_ref().expect("under way")));
+        evidence.kept(later(2 * RETRY_MS), true);
+        assert_eq!(written(&mut evidence, later(3 * RETRY_MS), true), Some((4, 1)));
+        assert_eq!(written(&mut evidence, later(3 * RETRY_MS), true), None);
+        assert!(evidence.is_closed());
+    }
+
+    #[test]
+    fn jobs_are_remembered_until_they_end_and_no_longer() {
+        let mut evidence = Evidence::default();
+        let send =
+            |targets: std::ops::Range<u64>| Asked { what: What::Send, versions: targets.map(|target| (Target(target), 9)).collect() };
+        let poll = |handle: &str| Asked { what: What::Poll(handle.to_owned()), versions: BTreeMap::new() };
+        let job = |handle: &str| ended(Outcome::Job(handle.to_owned()));
+        evidence.ended(1, send(0..3), &job("a"), START.unix_ms);
+        evidence.ended(2, send(0..3), &job("a"), START.unix_ms);
+        evidence.ended(1, poll("a"), &ended(Outcome::Pending), START.unix_ms);
+        evidence.ended(1, poll("b"), &ended(Outcome::Ok(Level::Applied)), START.unix_ms);
+        assert_eq!((evidence.records.len(), evidence.job_targets), (6, 6));
+        let failed = Report::Failed { is_retryable: true, code: 1 };
+        let mixed = Ended {
+            reports: vec![(Target(1), failed), (Target(77), Report::Reached(Level::Applied))],
+            ..ended(Outcome::Ok(Level::Applied))
+        };
+        evidence.ended(1, poll("a"), &mixed, START.unix_ms);
+        let applied: Vec<_> = evidence.records[6..].iter().map(|record| (record.destination, record.target, record.level)).collect();
+        assert_eq!(applied, [(1, 0, Reached::Applied), (1, 2, Reached::Applied)]);
+        evidence.ended(2, poll("a"), &ended(Outcome::Rejected { is_retryable: true, code: 1 }), START.unix_ms);
+        assert_eq!((evidence.records.len(), evidence.job_targets, evidence.jobs.len()), (8, 0, 0));
+        evidence.ended(1, send(0..3), &job(""), START.unix_ms);
+        assert_eq!(evidence.records.len(), 8, "a job without a name");
+        evidence.ended(1, send(0..JOB_TARGETS_MAX as u64 + 1), &job("large"), START.unix_ms);
+        assert_eq!(evidence.job_targets, 0);
+    }
+
+    #[test]
+    fn a_read_back_is_verified_unless_it_says_otherwise() {
+        let mut evidence = Evidence::default();
+        let asked = || Asked { what: What::Check, versions: (0..4).map(|target| (Target(target), 9)).collect() };
+        let reports = vec![(Target(1), Report::Drift), (Target(2), Report::Absent)];
+        evidence.ended(1, asked(), &Ended { reports, ..ended(Outcome::Ok(Level::Applied)) }, START.unix_ms);
+        assert_eq!(
+            evidence.records.iter().map(|record| (record.target, record.level)).collect::<Vec<_>>(),
+            [(0, Reached::Verified), (3, Reached::Verified)]
+        );
+        evidence.ended(1, asked(), &ended(Outcome::Rejected { is_retryable: true, code: 1 }), START.unix_ms);
+        evidence.ended(1, Asked::default(), &ended(Outcome::Ok(Level::Verified)), START.unix_ms);
+        assert_eq!(evidence.records.len(), 2);
     }
 }

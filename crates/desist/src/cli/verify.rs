@@ -112,7 +112,7 @@ impl From<Told> for DeliveryReport {
             version: told.record.version,
             level: told.record.level.name(),
             status: told.record.status,
-            answer: told.record.answer.iter().map(|byte| format!("{byte:02x}")).collect(),
+            answer: format!("{:032x}", u128::from_be_bytes(told.record.answer)),
             seq: told.seq,
             recorded_at: told.recorded_at,
             named: told.is_named,

@@ -8,10 +8,10 @@ use std::time::Duration;
 use desist_core::calendar::parse_time_zone;
 use desist_core::fact::{Actor, Channel, RequestKind};
 use desist_core::identifier::{Identifier, Kind};
-use desist_core::lane::{Config, Level, Outcome};
+use desist_core::lane::{Assurance, Config, Level, Outcome};
 use desist_core::purpose::PurposeSet;
 use desist_engine::delivery::transport::{Answered, Done, Ended, Errand, Message, Transport};
-use desist_engine::delivery::{Class, Destination, Enforcement};
+use desist_engine::delivery::{Class, Destination};
 use desist_engine::engine::{Engine, Options, Policy};
 use desist_engine::env::System;
 use desist_engine::intake::{self, NewRequest};
@@ -92,9 +92,9 @@ fn told(data: &std::path::Path) -> (String, String) {
     let row = engine.read(|read| read.request(accepted.id)).unwrap().unwrap();
     let patience = std::time::Instant::now() + Duration::from_secs(20);
     let is_told =
-        || engine.enforcement(&row).unwrap().1.iter().any(|one| one.id == "crm" && format!("{:?}", one.assurance) == "At(Applied)");
+        || engine.enforcement(&row).unwrap().1.iter().any(|one| one.id == "crm" && one.assurance == Assurance::At(Level::Applied));
     while !is_told() {
-        assert!(std::time::Instant::now() < patience, "nobody was told: {:?}", Enforcement::Received);
+        assert!(std::time::Instant::now() < patience, "nobody was told");
         std::thread::park_timeout(Duration::from_millis(5));
     }
     let code = engine.shared().secrets.receipt_code(accepted.id);
