@@ -120,6 +120,8 @@ pub const TOKEN_LIFE: Duration = Duration::from_mins(30);
 pub const TOKEN_LIFE_MAX: Duration = Duration::from_hours(24);
 /// Largest part of a snapshot: a receiver can take it over again if a transfer breaks, and reads it into memory.
 pub const SNAPSHOT_PART_BYTES_MAX: usize = 64 << 20;
+/// How long one file of a snapshot may take: the largest one over a line of 100 KB/s.
+pub const FILE_TIMEOUT: Duration = Duration::from_mins(12);
 /// People that are read at once for a snapshot: some megabytes with all that is known of them.
 pub const SNAPSHOT_PAGE_MAX: usize = 1000;
 /// Longest answer of a bucket that is read: an error with its text.

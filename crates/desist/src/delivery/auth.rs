@@ -4,7 +4,7 @@
 //! connector alone.
 
 mod oauth;
-mod sigv4;
+pub(super) mod sigv4;
 mod store;
 mod webhooks;
 

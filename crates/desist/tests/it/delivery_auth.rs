@@ -269,6 +269,7 @@ fn the_engine_keeps_tokens_sealed_and_through_a_restart() {
             searched: Searched::default(),
             witnesses: Vec::new(),
             alerts: None,
+            kinds_told: std::collections::BTreeSet::new(),
         };
         let (engine, _) = Engine::open(desist_engine::engine::Options {
             business: None,

@@ -194,6 +194,17 @@ fn has_half_a_file(directory: &Path) -> bool {
     listed.map(|entry| entry.expect("an entry").file_name().into_string().expect("a name")).any(|name| name.starts_with("desist-"))
 }
 
+/// What is wrong with it, for the operator.
+trait Problem {
+    fn problem(&self) -> Option<String>;
+}
+
+impl Problem for Rows {
+    fn problem(&self) -> Option<String> {
+        self.transport().problem()
+    }
+}
+
 fn file_drop(rows: &Rows) -> &FileDrop {
     match rows {
         Rows::Files(files) => files,

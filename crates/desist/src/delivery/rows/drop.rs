@@ -1,6 +1,7 @@
 //! Files of rows: a delta for each batch, and now and then a snapshot of everything. A receiver takes a file when its manifest is there,
 //! which is written last.
 
+use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use tokio::sync::Mutex;
 use super::local::Local;
 use super::s3::Bucket;
 use super::sftp::Sftp;
-use super::{Fault, Left, Options, PresentState, Problem, Rendered, reaches, render, run};
-use crate::limits::{SNAPSHOT_PAGE_MAX, SNAPSHOT_PART_BYTES_MAX};
+use super::{Fault, Left, Options, Problem, Rendered, aside, reaches, render, run};
+use crate::limits::{FILE_TIMEOUT, SNAPSHOT_PAGE_MAX, SNAPSHOT_PART_BYTES_MAX};
 
 const MANIFEST: &str = ".manifest.json";
 const DELTA: &str = "desist-delta-";
@@ -54,28 +55,38 @@ enum Place {
 impl Place {
     /// Puts a file under its name, whole and durable, or not at all. [`Failure::Ambiguous`]: it may be there.
     async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), Fault> {
-        match self {
-            Self::Local(local) => local.put(name, bytes).await,
-            Self::Bucket(bucket) => bucket.put(name, bytes).await,
-            Self::Sftp(sftp) => sftp.put(name, bytes).await,
-        }
+        let put = async {
+            match self {
+                Self::Local(local) => local.put(name, bytes).await,
+                Self::Bucket(bucket) => bucket.put(name, bytes).await,
+                Self::Sftp(sftp) => sftp.put(name, bytes).await,
+            }
+        };
+        in_time(Failure::Ambiguous, put).await
     }
 
     /// The names of what is there; of a bucket nothing is asked.
     async fn list(&self) -> Result<Vec<String>, Fault> {
-        match self {
-            Self::Local(local) => local.list().await,
-            Self::Bucket(_) => Ok(Vec::new()),
-            Self::Sftp(sftp) => sftp.list().await,
-        }
+        let list = async {
+            match self {
+                Self::Local(local) => local.list().await,
+                Self::Bucket(_) => Ok(Vec::new()),
+                Self::Sftp(sftp) => sftp.list().await,
+            }
+        };
+        in_time(Failure::Connect, list).await
     }
 
+    /// Removes a file, if it is still there.
     async fn remove(&self, name: &str) -> Result<(), Fault> {
-        match self {
-            Self::Local(local) => local.remove(name).await,
-            Self::Bucket(_) => Ok(()),
-            Self::Sftp(sftp) => sftp.remove(name).await,
-        }
+        let remove = async {
+            match self {
+                Self::Local(local) => local.remove(name).await,
+                Self::Bucket(_) => Ok(()),
+                Self::Sftp(sftp) => sftp.remove(name).await,
+            }
+        };
+        in_time(Failure::Connect, remove).await
     }
 
     async fn probe(&self) -> Result<(), Fault> {
@@ -85,6 +96,11 @@ impl Place {
             Self::Sftp(sftp) => sftp.probe().await,
         }
     }
+}
+
+/// A snapshot has no end of its own, and a place that says nothing would hold up all that come after it.
+async fn in_time<T>(late: Failure, work: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    tokio::time::timeout(FILE_TIMEOUT, work).await.unwrap_or_else(|_| Err(Fault::new(late, "the time for one file was up")))
 }
 
 /// What a receiver reads first.
@@ -132,7 +148,7 @@ impl FileDrop {
     /// By the connector's transport and settings. The error is for the operator, and names no secret.
     pub fn new(instance: Instance, options: Options) -> Result<Self, String> {
         let place = match instance.manifest().declared().connector.transport {
-            Carrier::File => Place::Local(Local::new(&instance, &options)?),
+            Carrier::File => Place::Local(Local::new(&instance)?),
             Carrier::S3 => Place::Bucket(Bucket::new(&instance, &options)?),
             Carrier::Sftp => Place::Sftp(Sftp::new(&instance, &options)?),
             Carrier::Http | Carrier::Sql | Carrier::Manual => return Err("the connector has no files".to_owned()),
@@ -159,13 +175,15 @@ impl FileDrop {
     /// Writes everything that holds, in files of at most 64 MiB with one manifest, and deletes what nobody needs any more: files that
     /// are older than `keep_days` and than the snapshot before this one. The error is for the operator.
     pub async fn write_snapshot(&self) -> Result<Snapshot, String> {
-        let inner = Arc::clone(&self.inner);
-        let task = self.inner.options.runtime.spawn(async move {
-            let written = inner.write_snapshot().await;
-            inner.problem.set(inner.instance.manifest().id(), written.as_ref().err().map(|fault| fault.problem.clone()));
-            written.map_err(|fault| fault.problem)
-        });
-        task.await.map_err(|_| "the snapshot was given up".to_owned())?
+        self.write_snapshot_in(SNAPSHOT_PART_BYTES_MAX).await
+    }
+
+    /// The same in files of at most so many bytes, unless one row is longer.
+    pub async fn write_snapshot_in(&self, part_bytes_max: usize) -> Result<Snapshot, String> {
+        let inner = &self.inner;
+        let written = inner.write_snapshot(part_bytes_max).await;
+        inner.problem.set(inner.instance.manifest().id(), written.as_ref().err().map(|fault| fault.problem.clone()));
+        written.map_err(|fault| fault.problem)
     }
 }
 
@@ -185,11 +203,11 @@ impl Transport for FileDrop {
 }
 
 impl Inner {
-    async fn errand(&self, errand: Errand, left: &Left) -> Ended {
+    async fn errand(self: &Arc<Self>, errand: Errand, left: &Left) -> Ended {
         let quiet = |outcome| Ended { left: false, ..Ended::all(outcome) };
         let ended = match errand {
-            Errand::Send(messages) => self.send(&messages, left).await,
-            Errand::Probe => self.place.probe().await.map(|()| quiet(Outcome::Ok(Level::Accepted))),
+            Errand::Send(messages) => self.send(messages, left).await,
+            Errand::Probe => self.place.probe().await.map(|()| Ended::all(Outcome::Ok(Level::Accepted))),
             // A receiver may have taken the files away, so that there is nothing to compare.
             Errand::Check(_) => Ok(quiet(Outcome::Ok(Level::Accepted))),
             Errand::Poll(_) => Ok(quiet(Outcome::NotSent)),
@@ -197,23 +215,31 @@ impl Inner {
         let id = self.instance.manifest().id();
         match ended {
             Ok(ended) => {
-                self.problem.set(id, None);
+                // What asked nobody does not show that it works.
+                if ended.left {
+                    self.problem.set(id, None);
+                }
                 ended
             }
             Err(fault) => {
-                self.problem.set(id, Some(fault.problem));
-                Ended { left: left.is(), ..Ended::all(fault.outcome) }
+                self.problem.set(id, Some(fault.problem.clone()));
+                fault.ended(left)
             }
         }
     }
 
-    async fn send(&self, messages: &[Arc<Message>], left: &Left) -> Result<Ended, Fault> {
-        let Rendered { rows, mut reports, ceilings } = render(&self.instance, &self.options.purposes, messages)?;
-        if rows.is_empty() {
+    async fn send(self: &Arc<Self>, messages: Vec<Arc<Message>>, left: &Left) -> Result<Ended, Fault> {
+        let inner = Arc::clone(self);
+        let rendered = aside(move || {
+            let Rendered { rows, reports, ceilings } = render(&inner.instance, &inner.options.purposes, &messages)?;
+            let mut written = inner.begun();
+            inner.write(&rows, &mut written, usize::MAX)?;
+            Ok((written, reports, ceilings))
+        });
+        let (written, mut reports, ceilings) = rendered.await?;
+        if written.rows == 0 {
             return Ok(Ended { left: false, reports, ..Ended::all(Outcome::Ok(Level::Accepted)) });
         }
-        let mut written = self.begun();
-        self.write(&rows, &mut written)?;
         let number = self.number().await?;
         let versions = written.versions.unwrap_or_default();
         let part = self.put(DELTA, number, written).await?;
@@ -227,7 +253,7 @@ impl Inner {
         Ok(Ended { reports, ..Ended::all(Outcome::Ok(Level::Accepted)) })
     }
 
-    async fn write_snapshot(self: &Arc<Self>) -> Result<Snapshot, Fault> {
+    async fn write_snapshot(self: &Arc<Self>, part_bytes_max: usize) -> Result<Snapshot, Fault> {
         let wrong = |problem: String| Fault::new(Failure::Server, problem);
         let present = self.options.present.clone().ok_or_else(|| wrong("there is nothing to make a snapshot of".to_owned()))?;
         let _one = self.snapshot.lock().await;
@@ -235,22 +261,24 @@ impl Inner {
         let (mut parts, mut versions, mut written) = (Vec::new(), None, self.begun());
         let mut after = Some(0);
         while let Some(place) = after {
-            let present: Arc<dyn PresentState> = Arc::clone(&present);
-            let page = tokio::task::spawn_blocking(move || present.page(place, SNAPSHOT_PAGE_MAX)).await;
-            let (messages, next) = page.map_err(|_| wrong("the snapshot was given up".to_owned()))?.map_err(wrong)?;
-            let Rendered { rows, .. } = render(&self.instance, &self.options.purposes, &messages)?;
-            for rows in rows.chunks(SNAPSHOT_PAGE_MAX) {
-                let before = written.bytes.len();
-                self.write(rows, &mut written)?;
-                // As much again may not fit.
-                if written.bytes.len() + 2 * (written.bytes.len() - before) > SNAPSHOT_PART_BYTES_MAX {
-                    let full = std::mem::replace(&mut written, self.begun());
-                    versions = spanned(versions, full.versions);
-                    parts.push(self.put(SNAPSHOT, number, full).await?);
-                }
+            let (inner, present) = (Arc::clone(self), Arc::clone(&present));
+            let page = aside(move || {
+                let (messages, next) = present.page(place, SNAPSHOT_PAGE_MAX).map_err(wrong)?;
+                let Rendered { rows, .. } = render(&inner.instance, &inner.options.purposes, &messages)?;
+                let full = inner.write(&rows, &mut written, part_bytes_max)?;
+                Ok((full, written, next))
+            });
+            let (full, begun, next) = page.await?;
+            written = begun;
+            for full in full {
+                versions = spanned(versions, full.versions);
+                parts.push(self.put(SNAPSHOT, number, full).await?);
             }
-            // A page that does not go on would go on for ever.
-            after = next.filter(|next| *next > place);
+            // It would never end, and what ends too early is not everything.
+            if next.is_some_and(|next| next <= place) {
+                return Err(wrong("what holds for everybody cannot be read to its end".to_owned()));
+            }
+            after = next;
         }
         versions = spanned(versions, written.versions);
         if written.rows > 0 || parts.is_empty() {
@@ -268,7 +296,7 @@ impl Inner {
         if self.keep_days == 0 {
             return Ok(0);
         }
-        let names = self.place.list().await?;
+        let names = self.names().await?;
         let is_manifest = |name: &str| name.ends_with(MANIFEST);
         let snapshots = names.iter().filter(|name| name.starts_with(SNAPSHOT) && is_manifest(name)).filter_map(|name| number_of(name));
         let Some(before) = snapshots.filter(|found| *found < number).max() else { return Ok(0) };
@@ -283,12 +311,29 @@ impl Inner {
         Ok(old.len())
     }
 
+    /// What is there, without what was begun a day ago: nobody goes on with that. What is younger may be another's that is at it.
+    async fn names(&self) -> Result<Vec<String>, Fault> {
+        let now_ms = u64::try_from(self.options.env.now_ms()).unwrap_or(0);
+        let (mut names, mut left_behind) = (self.place.list().await?, Vec::new());
+        names.retain(|name| {
+            let Some(begun) = name.strip_prefix('.').and_then(|name| name.strip_suffix(".tmp")) else { return true };
+            if number_of(begun).is_some_and(|number| number < now_ms.saturating_sub(DAY_MS)) {
+                left_behind.push(name.clone());
+            }
+            false
+        });
+        for name in &left_behind {
+            self.place.remove(name).await?;
+        }
+        Ok(names)
+    }
+
     /// The next number: the time, unless the clock went back.
     async fn number(&self) -> Result<u64, Fault> {
         let mut last = self.last.lock().await;
         let known = match *last {
             Some(known) => known,
-            None => self.place.list().await?.iter().filter_map(|name| number_of(name)).max().unwrap_or(0),
+            None => self.names().await?.iter().filter_map(|name| number_of(name)).max().unwrap_or(0),
         };
         let number = u64::try_from(self.options.env.now_ms()).unwrap_or(0).max(known + 1);
         *last = Some(number);
@@ -296,7 +341,8 @@ impl Inner {
     }
 
     async fn put(&self, kind: &str, number: u64, written: Written) -> Result<Part, Fault> {
-        let sha256 = hex(&Sha256::digest(&written.bytes));
+        let digested = aside(move || Ok((hex(&Sha256::digest(&written.bytes)), written)));
+        let (sha256, written) = digested.await?;
         let file = format!("{kind}{number:020}-{}.{}", &sha256[..16], self.format());
         let part = Part { file, rows: written.rows, bytes: written.bytes.len() as u64, sha256 };
         self.place.put(&part.file, written.bytes).await.map_err(|fault| {
@@ -331,8 +377,10 @@ impl Inner {
         Written { bytes, ..Written::default() }
     }
 
-    fn write(&self, rows: &[Row], written: &mut Written) -> Result<(), Fault> {
+    /// Adds rows, and gives back what is full.
+    fn write(&self, rows: &[Row], written: &mut Written, bytes_max: usize) -> Result<Vec<Written>, Fault> {
         let bad = || Fault::new(Failure::Server, "the connector's item must have kind, id, purposes, status, version and at");
+        let mut full = Vec::new();
         for row in rows {
             let mut row = row.value.as_object().cloned().ok_or_else(bad)?;
             // What the identifier is written as stands among the other columns.
@@ -343,20 +391,25 @@ impl Inner {
             if !["kind", "sha256", "purposes", "status", "at"].iter().all(|name| row.contains_key(*name)) {
                 return Err(bad());
             }
-            if self.is_csv {
+            let line = if self.is_csv {
                 let mut line = csv::WriterBuilder::new().from_writer(Vec::new());
                 line.write_record(self.columns().map(|name| row.get(name).map(cell).unwrap_or_default())).map_err(|_| bad())?;
-                written.bytes.extend(line.into_inner().map_err(|_| bad())?);
+                line.into_inner().map_err(|_| bad())?
             } else {
                 let ordered: Map<String, Value> =
                     self.columns().filter_map(|name| row.remove(name).map(|value| (name.to_owned(), value))).collect();
-                serde_json::to_writer(&mut written.bytes, &ordered).map_err(|_| bad())?;
-                written.bytes.push(b'\n');
+                let mut line = serde_json::to_vec(&ordered).map_err(|_| bad())?;
+                line.push(b'\n');
+                line
+            };
+            if written.rows > 0 && written.bytes.len() + line.len() > bytes_max {
+                full.push(std::mem::replace(written, self.begun()));
             }
+            written.bytes.extend(line);
             written.rows += 1;
             written.versions = spanned(written.versions, Some((version, version)));
         }
-        Ok(())
+        Ok(full)
     }
 }
 
@@ -384,7 +437,7 @@ fn number_of(name: &str) -> Option<u64> {
     if rest.starts_with(['-', '.']) { number.parse().ok() } else { None }
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -4,41 +4,51 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use desist_connector::Instance;
 use desist_core::lane::Failure;
+use tokio::sync::Mutex;
 
-use super::{Fault, Options};
+use super::Fault;
 
 /// A directory.
 pub(super) struct Local {
     directory: PathBuf,
+    // Held until the work ends, also if nobody waits for it any more: a disk that hangs holds up one thread.
+    one: Arc<Mutex<()>>,
 }
 
 impl Local {
-    pub(super) fn new(instance: &Instance, _: &Options) -> Result<Self, String> {
+    pub(super) fn new(instance: &Instance) -> Result<Self, String> {
         let directory = PathBuf::from(instance.text("directory").ok_or("the setting directory is missing")?);
-        if directory.is_absolute() { Ok(Self { directory }) } else { Err("the setting directory is not an absolute path".to_owned()) }
+        if !directory.is_absolute() {
+            return Err("the setting directory is not an absolute path".to_owned());
+        }
+        Ok(Self { directory, one: Arc::default() })
     }
 
     pub(super) async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), Fault> {
-        let (directory, name) = (self.directory.clone(), name.to_owned());
-        blocking(move || put(&directory, &name, &bytes)).await
+        let name = name.to_owned();
+        self.blocking(move |directory| put(directory, &name, &bytes)).await
     }
 
     pub(super) async fn list(&self) -> Result<Vec<String>, Fault> {
-        let directory = self.directory.clone();
-        blocking(move || list(&directory).map_err(|error| fault(&error))).await
+        self.blocking(|directory| list(directory).map_err(|error| fault(&error))).await
     }
 
     pub(super) async fn remove(&self, name: &str) -> Result<(), Fault> {
-        let path = self.directory.join(name);
-        blocking(move || fs::remove_file(path).map_err(|error| fault(&error))).await
+        let name = name.to_owned();
+        self.blocking(move |directory| match fs::remove_file(directory.join(name)) {
+            // A receiver may have taken it away.
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(fault(&error)),
+            _ => Ok(()),
+        })
+        .await
     }
 
     pub(super) async fn probe(&self) -> Result<(), Fault> {
-        let directory = self.directory.clone();
-        blocking(move || {
+        self.blocking(|directory| {
             let path = directory.join(".desist-probe.tmp");
             let probe = || {
                 create(&path)?.write_all(b"probe")?;
@@ -48,15 +58,22 @@ impl Local {
         })
         .await
     }
-}
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Fault::new(Failure::Ambiguous, "the writing was given up")))
+    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Path) -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+        let (one, directory) = (Arc::clone(&self.one).lock_owned().await, self.directory.clone());
+        let work = move || {
+            let _one = one;
+            work(&directory)
+        };
+        tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Fault::new(Failure::Ambiguous, "the writing was given up")))
+    }
 }
 
 fn create(path: &Path) -> io::Result<File> {
+    // Made anew, so that a link which a receiver put there leads nowhere.
+    let _ = fs::remove_file(path);
     // The receiver may be of the group; nobody else is to read who opted out.
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(path)
+    OpenOptions::new().write(true).create_new(true).mode(0o640).open(path)
 }
 
 fn put(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Fault> {
@@ -80,16 +97,11 @@ fn put(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), Fault> {
         .map_err(|error| Fault::new(Failure::Ambiguous, format!("the directory cannot be made durable: {error}")))
 }
 
-/// The names of what is there. What a crash left half written is removed: nobody else begins a name so.
 fn list(directory: &Path) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
-        let Ok(name) = entry?.file_name().into_string() else { continue };
-        if name.starts_with(".desist-") && name.ends_with(".tmp") {
-            let _ = fs::remove_file(directory.join(&name));
-        } else {
-            names.push(name);
-        }
+        // What is no text is not ours.
+        names.extend(entry?.file_name().into_string());
     }
     Ok(names)
 }

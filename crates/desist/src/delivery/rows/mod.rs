@@ -89,6 +89,12 @@ impl Fault {
         Self { outcome: Outcome::Failed { failure, retry_after_ms: None }, problem: problem.into() }
     }
 
+    /// How an errand ends with it. A destination that refuses what it was sent works: it is one that failed that is tried carefully.
+    fn ended(self, left: &Left) -> Ended {
+        let is_answer = !matches!(self.outcome, Outcome::Failed { .. });
+        Ended { left: left.is() || is_answer, ..Ended::all(self.outcome) }
+    }
+
     fn is(&self, wanted: Failure) -> bool {
         matches!(self.outcome, Outcome::Failed { failure, .. } if failure == wanted)
     }
@@ -159,6 +165,11 @@ fn run<F: Future<Output = Ended> + Send + 'static>(runtime: &Handle, within: Dur
         let ended = tokio::time::timeout(within, errand).await;
         tell.now(ended.unwrap_or_else(|_| left.given_up()));
     });
+}
+
+/// Work that takes long enough to hold up requests, on a thread of its own.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> Result<T, Fault> + Send + 'static) -> Result<T, Fault> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|_| Err(Fault::new(Failure::Server, "the work was given up")))
 }
 
 /// Rows of an errand, and what became of those who have none.

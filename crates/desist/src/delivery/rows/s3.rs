@@ -2,19 +2,15 @@
 
 use std::sync::Arc;
 
-use aws_lc_rs::hmac;
-use desist_connector::{Instance, Secret};
+use desist_connector::Instance;
 use desist_core::lane::{Failure, Outcome};
-use desist_engine::env::Env;
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use desist_engine::env::{Env, Outgoing};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Client, Method, Response, StatusCode, Url};
-use sha2::{Digest as _, Sha256};
+use reqwest::{Client, Response, StatusCode, Url};
 
-use super::drop::hex;
-use super::{Fault, Options};
-use crate::limits::BUCKET_ANSWER_BYTES_MAX;
+use super::{Fault, Options, aside};
+use crate::delivery::auth::sigv4::Keys;
+use crate::limits::{BUCKET_ANSWER_BYTES_MAX, FILE_TIMEOUT};
 use crate::outgoing::{allowed, client};
 
 /// What stands for itself in a path that is signed.
@@ -25,9 +21,8 @@ pub(super) struct Bucket {
     client: Client,
     endpoint: Url,
     base: String,
-    region: String,
-    access_key: String,
-    secret_key: Secret,
+    keys: Arc<Keys>,
+    allow_private: bool,
     env: Arc<dyn Env>,
 }
 
@@ -38,18 +33,19 @@ impl Bucket {
         allowed(&endpoint, options.allow_private).map_err(|why| format!("the setting endpoint: {why}"))?;
         // The bucket stands in the path, which every server of this kind understands, whatever its name.
         let base = format!("/{}/{}", text("bucket")?, instance.text("prefix").unwrap_or_default());
-        let (region, access_key) = (text("region")?, text("access_key")?);
-        let secret_key = instance.secret("secret_key").cloned().ok_or("the setting secret_key is missing")?;
-        let client = client(options.allow_private).map_err(|_| "no certificates of authorities on this machine")?;
-        Ok(Self { client, endpoint, base, region, access_key, secret_key, env: Arc::clone(&options.env) })
+        let secret_key = instance.secret("secret_key").ok_or("the setting secret_key is missing")?;
+        let keys = Keys::new(&text("access_key")?, secret_key, &text("region")?, "s3").map_err(|error| error.to_string())?;
+        let allow_private = options.allow_private;
+        let client = client(allow_private).map_err(|_| "no certificates of authorities on this machine")?;
+        Ok(Self { client, endpoint, base, keys: Arc::new(keys), allow_private, env: Arc::clone(&options.env) })
     }
 
     pub(super) async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), Fault> {
         let size = bytes.len();
-        let put = self.ask(Method::PUT, name, bytes).await?;
+        let put = self.ask("PUT", name, bytes).await?;
         let tag = put.headers().get("etag").cloned();
         judge(put).await?;
-        let head = self.ask(Method::HEAD, name, Vec::new()).await.map_err(|fault| Fault::new(Failure::Ambiguous, fault.problem))?;
+        let head = self.ask("HEAD", name, Vec::new()).await.map_err(|fault| Fault::new(Failure::Ambiguous, fault.problem))?;
         if head.status() == StatusCode::NOT_FOUND {
             // A receiver may have taken it away.
             return Ok(());
@@ -62,22 +58,34 @@ impl Bucket {
 
     /// Puts an empty object: a key may be allowed to put and not to list.
     pub(super) async fn probe(&self) -> Result<(), Fault> {
-        judge(self.ask(Method::PUT, ".desist-probe", Vec::new()).await?).await
+        judge(self.ask("PUT", ".desist-probe", Vec::new()).await?).await
     }
 
-    async fn ask(&self, method: Method, name: &str, body: Vec<u8>) -> Result<Response, Fault> {
+    async fn ask(&self, method: &'static str, name: &str, body: Vec<u8>) -> Result<Response, Fault> {
         let path = utf8_percent_encode(&format!("{}{name}", self.base), PLAIN).to_string();
         let mut url = self.endpoint.clone();
         url.set_path(&path);
-        let at = Timestamp::from_millisecond(self.env.now_ms()).unwrap_or_default();
-        let host = match (url.host_str().unwrap_or_default(), url.port()) {
-            (host, Some(port)) => format!("{host}:{port}"),
-            (host, None) => host.to_owned(),
+        let mut outgoing = Outgoing {
+            method,
+            url: url.to_string(),
+            headers: Vec::new(),
+            body,
+            timeout: FILE_TIMEOUT,
+            answer_bytes_max: BUCKET_ANSWER_BYTES_MAX,
+            allow_private: self.allow_private,
         };
-        let signed = Signed { method: method.as_str(), path: &path, host: &host, body: &hex(&Sha256::digest(&body)) };
-        let authorization = signed.authorization(at, &self.region, &self.access_key, self.secret_key.expose());
-        let request = self.client.request(method.clone(), url).header("x-amz-date", date(at)).header("x-amz-content-sha256", signed.body);
-        let sent = request.header("authorization", authorization).body(body).send().await;
+        let (keys, now_ms) = (Arc::clone(&self.keys), self.env.now_ms());
+        // The signature has the digest of the whole body in it.
+        let signed = aside(move || match keys.sign(&mut outgoing, now_ms) {
+            Ok(()) => Ok(outgoing),
+            Err(error) => Err(Fault::new(error.failure(), error.to_string())),
+        });
+        let Outgoing { headers, body, timeout, .. } = signed.await?;
+        let mut request = if method == "HEAD" { self.client.head(url) } else { self.client.put(url) };
+        for (name, value) in headers {
+            request = request.header(name, value);
+        }
+        let sent = request.timeout(timeout).body(body).send().await;
         sent.map_err(|error| {
             let failure = if error.is_connect() || error.is_builder() { Failure::Connect } else { Failure::Ambiguous };
             let mut cause: &dyn std::error::Error = &error;
@@ -117,36 +125,4 @@ async fn judge(mut answer: Response) -> Result<(), Fault> {
     };
     let retry_after_ms = after.map(|seconds| seconds.saturating_mul(1000));
     Err(Fault { outcome: Outcome::Failed { failure, retry_after_ms }, problem })
-}
-
-/// What AWS Signature Version 4 signs of a request without a query.
-struct Signed<'r> {
-    method: &'r str,
-    path: &'r str,
-    host: &'r str,
-    /// The SHA-256 of the body, in hexadecimal digits.
-    body: &'r str,
-}
-
-impl Signed<'_> {
-    fn authorization(&self, at: Timestamp, region: &str, access_key: &str, secret_key: &str) -> String {
-        const NAMES: &str = "host;x-amz-content-sha256;x-amz-date";
-        let Self { method, path, host, body } = self;
-        let stamp = date(at);
-        let day = &stamp[..8];
-        let canonical = format!("{method}\n{path}\n\nhost:{host}\nx-amz-content-sha256:{body}\nx-amz-date:{stamp}\n\n{NAMES}\n{body}");
-        let scope = format!("{day}/{region}/s3/aws4_request");
-        let text = format!("AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{}", hex(&Sha256::digest(canonical)));
-        let mac = |key: &[u8], text: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes());
-        let mut key = mac(format!("AWS4{secret_key}").as_bytes(), day);
-        for step in [region, "s3", "aws4_request"] {
-            key = mac(key.as_ref(), step);
-        }
-        let signature = hex(mac(key.as_ref(), &text).as_ref());
-        format!("AWS4-HMAC-SHA256 Credential={access_key}/{scope}, SignedHeaders={NAMES}, Signature={signature}")
-    }
-}
-
-fn date(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::UTC).strftime("%Y%m%dT%H%M%SZ").to_string()
 }

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use desist_connector::{Instance, Secret};
 use desist_core::lane::Failure;
@@ -13,7 +13,6 @@ use openssh_sftp_client::{Error, Sftp as Session, SftpOptions};
 use russh::client::{self, Handle};
 use russh::keys::{PrivateKey, PrivateKeyWithHashAlg, PublicKey, PublicKeyOrCertificate};
 use russh::{Disconnect, Preferred};
-use tokio::sync::Mutex;
 
 use super::{Fault, Options};
 use crate::limits::{OUTGOING_CONNECT_TIMEOUT, SFTP_KEEPALIVE};
@@ -83,27 +82,25 @@ impl Sftp {
 
     pub(super) async fn put(&self, name: &str, bytes: Vec<u8>) -> Result<(), Fault> {
         let (temporary, path) = (self.directory.join(format!(".{name}.tmp")), self.directory.join(name));
-        let mut kept = self.kept.lock().await;
-        let connected = self.connected(kept.take()).await?;
+        let connected = self.connected().await?;
         if let Err(error) = write(&connected.session, &temporary, &bytes).await {
             let _ = connected.session.fs().remove_file(&temporary).await;
             return Err(fault(&error));
         }
         // Where the server has posix-rename@openssh.com that is what is used.
         if let Err(error) = connected.session.fs().rename(&temporary, &path).await {
-            let Fault { outcome, problem } = fault(&error);
-            let fault = Fault { outcome, problem };
+            let fault = fault(&error);
             return Err(if fault.is(Failure::Connect) { Fault::new(Failure::Ambiguous, fault.problem) } else { fault });
         }
         match connected.session.fs().metadata(&path).await {
             Ok(found) if found.len().is_none_or(|len| len == bytes.len() as u64) => {
-                *kept = Some(connected);
+                self.keep(connected);
                 Ok(())
             }
             Ok(_) => Err(Fault::new(Failure::Server, "the file is not as long as what was written")),
             // A receiver may have taken it away.
             Err(Error::SftpError(SftpErrorKind::NoSuchFile, _)) => {
-                *kept = Some(connected);
+                self.keep(connected);
                 Ok(())
             }
             Err(error) => Err(Fault::new(Failure::Ambiguous, fault(&error).problem)),
@@ -111,49 +108,51 @@ impl Sftp {
     }
 
     pub(super) async fn list(&self) -> Result<Vec<String>, Fault> {
-        let mut kept = self.kept.lock().await;
-        let connected = self.connected(kept.take()).await?;
+        let connected = self.connected().await?;
         let directory = connected.session.fs().open_dir(&self.directory).await.map_err(|error| fault(&error))?;
         let (mut entries, mut names) = (Box::pin(directory.read_dir()), Vec::new());
         while let Some(entry) = entries.next().await {
             let entry = entry.map_err(|error| fault(&error))?;
-            let Some(name) = entry.filename().to_str() else { continue };
-            if name.starts_with(".desist-") && name.ends_with(".tmp") {
-                // What was half written when a connection ended.
-                let _ = connected.session.fs().remove_file(self.directory.join(name)).await;
-            } else {
-                names.push(name.to_owned());
-            }
+            // What is no text is not ours.
+            names.extend(entry.filename().to_str().map(str::to_owned));
         }
         drop(entries);
-        *kept = Some(connected);
+        self.keep(connected);
         Ok(names)
     }
 
     pub(super) async fn remove(&self, name: &str) -> Result<(), Fault> {
-        let mut kept = self.kept.lock().await;
-        let connected = self.connected(kept.take()).await?;
-        connected.session.fs().remove_file(self.directory.join(name)).await.map_err(|error| fault(&error))?;
-        *kept = Some(connected);
+        let connected = self.connected().await?;
+        match connected.session.fs().remove_file(self.directory.join(name)).await {
+            // A receiver may have taken it away.
+            Ok(()) | Err(Error::SftpError(SftpErrorKind::NoSuchFile, _)) => {}
+            Err(error) => return Err(fault(&error)),
+        }
+        self.keep(connected);
         Ok(())
     }
 
     pub(super) async fn probe(&self) -> Result<(), Fault> {
-        let mut kept = self.kept.lock().await;
-        let connected = self.connected(kept.take()).await?;
+        let connected = self.connected().await?;
         let path = self.directory.join(".desist-probe.tmp");
         write(&connected.session, &path, b"probe").await.map_err(|error| fault(&error))?;
         connected.session.fs().remove_file(&path).await.map_err(|error| fault(&error))?;
-        *kept = Some(connected);
+        self.keep(connected);
         Ok(())
     }
 
-    /// The session that was kept, if it still answers, or a new one.
-    async fn connected(&self, kept: Option<Connected>) -> Result<Connected, Fault> {
-        if let Some(kept) = kept
-            && kept.session.fs().metadata(&self.directory).await.is_ok()
-        {
-            return Ok(kept);
+    fn keep(&self, connected: Connected) {
+        *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(connected);
+    }
+
+    /// The session that was kept, if it still answers, or a new one. Nobody waits for another's: a snapshot takes long.
+    async fn connected(&self) -> Result<Connected, Fault> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(kept) = kept {
+            let alive = tokio::time::timeout(OUTGOING_CONNECT_TIMEOUT, kept.session.fs().metadata(&self.directory)).await;
+            if matches!(alive, Ok(Ok(_))) {
+                return Ok(kept);
+            }
         }
         match tokio::time::timeout(OUTGOING_CONNECT_TIMEOUT, self.connect()).await {
             Ok(connected) => connected,

@@ -15,6 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls_platform_verifier::ConfigVerifierExt as _;
 use tokio::net::UnixStream;
 use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::error::SqlState;
@@ -22,7 +23,7 @@ use tokio_postgres::tls::{MakeTlsConnect, NoTls, TlsConnect};
 use tokio_postgres::{Client, Config, Error};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Fault, Left, Options, Problem, Rendered, reaches, render, run};
+use super::{Fault, Left, Options, Problem, Rendered, aside, reaches, render, run};
 use crate::limits::OUTGOING_CONNECT_TIMEOUT;
 use crate::outgoing::{DialError, dial};
 
@@ -50,8 +51,20 @@ struct Inner {
     tls: Option<MakeRustlsConnect>,
     table: Table,
     // Taken out for an errand, and put back if nothing went wrong: what was given up half way is closed.
-    kept: Mutex<Option<Client>>,
+    kept: Mutex<Option<Connected>>,
     problem: Problem,
+}
+
+/// A connection. Nothing of it goes on when it is dropped, not even the wait for a server that says nothing.
+struct Connected {
+    client: Client,
+    task: AbortHandle,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// A table's name.
@@ -107,6 +120,8 @@ struct Entry {
 }
 
 type Key = (String, String);
+type Entries = BTreeMap<Key, Entry>;
+type Owners = BTreeMap<Target, Vec<Key>>;
 
 impl Sql {
     /// By the connector's settings. The error is for the operator, and names no secret.
@@ -172,39 +187,52 @@ fn tls(ca: Option<&str>) -> Result<ClientConfig, String> {
 }
 
 impl Inner {
-    async fn errand(&self, errand: Errand, until: Instant, left: &Left) -> Ended {
+    async fn errand(self: &Arc<Self>, errand: Errand, until: Instant, left: &Left) -> Ended {
         let ended = match errand {
-            Errand::Send(messages) => self.send(&messages, until, left).await,
-            Errand::Check(messages) => self.check(&messages, until).await,
+            Errand::Send(messages) => self.send(messages, until, left).await,
+            Errand::Check(messages) => self.check(messages, until).await,
             Errand::Probe => self.probe(until).await,
             Errand::Poll(_) => Ok(Ended { left: false, ..Ended::all(Outcome::NotSent) }),
         };
         let id = self.instance.manifest().id();
         match ended {
             Ok(ended) => {
-                self.problem.set(id, None);
+                // What asked nobody does not show that it works.
+                if ended.left {
+                    self.problem.set(id, None);
+                }
                 ended
             }
             Err(fault) => {
-                self.problem.set(id, Some(fault.problem));
-                Ended { left: left.is(), ..Ended::all(fault.outcome) }
+                self.problem.set(id, Some(fault.problem.clone()));
+                fault.ended(left)
             }
         }
     }
 
-    async fn send(&self, messages: &[Arc<Message>], until: Instant, left: &Left) -> Result<Ended, Fault> {
-        let Rendered { rows, mut reports, ceilings } = render(&self.instance, &self.options.purposes, messages)?;
-        if rows.is_empty() {
+    /// The rows of these messages, by their keys.
+    async fn rendered(self: &Arc<Self>, messages: Vec<Arc<Message>>) -> Result<(Rendered, Entries, Owners), Fault> {
+        let inner = Arc::clone(self);
+        aside(move || {
+            let mut rendered = render(&inner.instance, &inner.options.purposes, &messages)?;
+            let (entries, owners) = entries(&std::mem::take(&mut rendered.rows))?;
+            Ok((rendered, entries, owners))
+        })
+        .await
+    }
+
+    async fn send(self: &Arc<Self>, messages: Vec<Arc<Message>>, until: Instant, left: &Left) -> Result<Ended, Fault> {
+        let (Rendered { mut reports, ceilings, .. }, entries, owners) = self.rendered(messages).await?;
+        if entries.is_empty() {
             return Ok(Ended { left: false, reports, ..Ended::all(Outcome::Ok(Level::Accepted)) });
         }
-        let (entries, owners) = entries(&rows)?;
-        let mut kept = self.kept.lock().await;
-        let mut client = self.client(kept.take(), until).await?;
-        self.write(&mut client, &entries, left).await?;
+        let (mut kept, mut found) = (self.kept.lock().await, BTreeMap::new());
+        let mut connected = self.connected(kept.take(), until).await?;
+        self.write(&mut connected.client, &entries, left).await?;
         // It is there, whatever becomes of the connection now.
-        let found = self.read(&client, entries.keys()).await.unwrap_or_default();
-        if !client.is_closed() {
-            *kept = Some(client);
+        if let Ok(read) = self.read(&connected.client, entries.keys()).await {
+            found = read;
+            *kept = Some(connected);
         }
         for (target, keys) in owners {
             let is_seen = keys.iter().all(|key| found.get(key).is_some_and(|there| is_as_told(there, &entries[key])));
@@ -217,13 +245,12 @@ impl Inner {
         Ok(Ended { reports, ..Ended::all(Outcome::Ok(Level::Accepted)) })
     }
 
-    async fn check(&self, messages: &[Arc<Message>], until: Instant) -> Result<Ended, Fault> {
-        let Rendered { rows, mut reports, ceilings } = render(&self.instance, &self.options.purposes, messages)?;
-        let (entries, owners) = entries(&rows)?;
+    async fn check(self: &Arc<Self>, messages: Vec<Arc<Message>>, until: Instant) -> Result<Ended, Fault> {
+        let (Rendered { mut reports, ceilings, .. }, entries, owners) = self.rendered(messages).await?;
         let mut kept = self.kept.lock().await;
-        let client = self.client(kept.take(), until).await?;
-        let found = self.read(&client, entries.keys()).await.map_err(|error| fault(&error))?;
-        *kept = Some(client);
+        let connected = self.connected(kept.take(), until).await?;
+        let found = self.read(&connected.client, entries.keys()).await.map_err(|error| fault(&error))?;
+        *kept = Some(connected);
         for (target, keys) in owners {
             let is_seen = keys.iter().all(|key| found.get(key).is_some_and(|there| is_as_told(there, &entries[key])));
             let level = ceilings.get(&target).copied().unwrap_or(Level::Accepted);
@@ -231,18 +258,18 @@ impl Inner {
                 reports.push((target, if is_seen { Report::Reached(level) } else { Report::Drift }));
             }
         }
-        Ok(Ended { left: false, reports, ..Ended::all(Outcome::Ok(Level::Accepted)) })
+        Ok(Ended { reports, ..Ended::all(Outcome::Ok(Level::Accepted)) })
     }
 
     async fn probe(&self, until: Instant) -> Result<Ended, Fault> {
         let mut kept = self.kept.lock().await;
-        let client = self.client(kept.take(), until).await?;
-        client.simple_query("SELECT 1").await.map_err(|error| fault(&error))?;
-        *kept = Some(client);
-        Ok(Ended { left: false, ..Ended::all(Outcome::Ok(Level::Accepted)) })
+        let connected = self.connected(kept.take(), until).await?;
+        connected.client.simple_query("SELECT 1").await.map_err(|error| fault(&error))?;
+        *kept = Some(connected);
+        Ok(Ended::all(Outcome::Ok(Level::Accepted)))
     }
 
-    async fn write(&self, client: &mut Client, entries: &BTreeMap<Key, Entry>, left: &Left) -> Result<(), Fault> {
+    async fn write(&self, client: &mut Client, entries: &Entries, left: &Left) -> Result<(), Fault> {
         let (mut kinds, mut digests, mut purposes, mut status) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         let (mut versions, mut times) = (Vec::new(), Vec::new());
         for ((kind, digest), entry) in entries {
@@ -269,7 +296,7 @@ impl Inner {
     }
 
     /// In a snapshot of its own: each statement outside a transaction has one.
-    async fn read(&self, client: &Client, keys: impl Iterator<Item = &Key>) -> Result<BTreeMap<Key, Entry>, Error> {
+    async fn read(&self, client: &Client, keys: impl Iterator<Item = &Key>) -> Result<Entries, Error> {
         let (kinds, digests): (Vec<&str>, Vec<&str>) = keys.map(|(kind, digest)| (kind.as_str(), digest.as_str())).unzip();
         let rows = client.query(&self.table.select(), &[&kinds, &digests]).await?;
         let entry = |row: &tokio_postgres::Row| {
@@ -280,26 +307,27 @@ impl Inner {
     }
 
     /// The connection that was kept, or a new one, for as long as the errand has time.
-    async fn client(&self, kept: Option<Client>, until: Instant) -> Result<Client, Fault> {
-        let mut kept = kept.filter(|client| !client.is_closed());
+    async fn connected(&self, kept: Option<Connected>, until: Instant) -> Result<Connected, Fault> {
         // The server's own word for it is to come in time.
         let left_ms = (until.saturating_duration_since(Instant::now()).as_millis() * 9 / 10).clamp(1, 3_600_000);
         let timeouts = format!("SET statement_timeout = {left_ms}; SET lock_timeout = {left_ms}");
-        if let Some(client) = kept.take()
-            && client.batch_execute(&timeouts).await.is_ok()
-        {
-            return Ok(client);
+        if let Some(kept) = kept {
+            // Nobody may be there any more who could say that the connection is none.
+            let alive = tokio::time::timeout(OUTGOING_CONNECT_TIMEOUT, kept.client.batch_execute(&timeouts)).await;
+            if matches!(alive, Ok(Ok(()))) {
+                return Ok(kept);
+            }
         }
-        let client = match tokio::time::timeout(OUTGOING_CONNECT_TIMEOUT, self.connect()).await {
+        let connected = match tokio::time::timeout(OUTGOING_CONNECT_TIMEOUT, self.connect()).await {
             Ok(connected) => connected?,
             Err(_) => return Err(Fault::new(Failure::Connect, "the server does not answer")),
         };
-        client.batch_execute(&timeouts).await.map_err(|error| fault(&error))?;
-        self.prepare(&client).await?;
-        Ok(client)
+        connected.client.batch_execute(&timeouts).await.map_err(|error| fault(&error))?;
+        self.prepare(&connected.client).await?;
+        Ok(connected)
     }
 
-    async fn connect(&self) -> Result<Client, Fault> {
+    async fn connect(&self) -> Result<Connected, Fault> {
         let io = |error: std::io::Error| Fault::new(Failure::Connect, format!("no connection: {error}"));
         match &self.host {
             Host::Unix(directory) => {
@@ -323,16 +351,15 @@ impl Inner {
         }
     }
 
-    async fn speak<S, T>(&self, stream: S, tls: T) -> Result<Client, Fault>
+    async fn speak<S, T>(&self, stream: S, tls: T) -> Result<Connected, Fault>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
         T: TlsConnect<S>,
         T::Stream: Send + 'static,
     {
         let (client, connection) = self.config.connect_raw(stream, tls).await.map_err(|error| fault(&error))?;
-        // It ends when the client is dropped, or the server ends it.
-        tokio::spawn(async move { drop(connection.await) });
-        Ok(client)
+        let task = tokio::spawn(async move { drop(connection.await) }).abort_handle();
+        Ok(Connected { client, task })
     }
 
     /// Makes the table if it is not there, and looks whether it is as it must be.
@@ -377,8 +404,8 @@ fn is_as_told(there: &Entry, told: &Entry) -> bool {
 }
 
 /// The rows by their key, and the keys of each target. One statement cannot write a row twice.
-fn entries(rows: &[Row]) -> Result<(BTreeMap<Key, Entry>, BTreeMap<Target, Vec<Key>>), Fault> {
-    let (mut entries, mut owners) = (BTreeMap::<Key, Entry>::new(), BTreeMap::<Target, Vec<Key>>::new());
+fn entries(rows: &[Row]) -> Result<(Entries, Owners), Fault> {
+    let (mut entries, mut owners) = (Entries::new(), Owners::new());
     for row in rows {
         let text = |name: &str| row.value[name].as_str().map(str::to_owned);
         let purposes = row.value["purposes"].as_array().map(|all| all.iter().filter_map(|one| one.as_str()).collect::<Vec<_>>().join(" "));

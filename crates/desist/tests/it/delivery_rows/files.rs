@@ -126,6 +126,63 @@ fn a_snapshot_has_everything_and_old_files_go_when_nobody_needs_them() {
     assert!(directory.path().join("theirs.csv").exists() && directory.path().join("desist-delta-1-other.txt").exists(), "others' files");
 }
 
+#[test]
+fn a_snapshot_of_several_parts_has_one_manifest() {
+    for (format, least) in [("ndjson", 130_000), ("csv", 100_000)] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let everybody: Vec<_> = (1..=2500).map(|number| opt_out(number, number, &format!("p{number}@example.org"))).collect();
+        let present = Some(Arc::new(Everybody(everybody)) as _);
+        let rows = open(directory.path(), &json!({ "format": format }), Options { present, ..options(false) });
+        let snapshot = RUNTIME.block_on(file_drop(&rows).write_snapshot_in(least)).expect("a snapshot");
+        assert!(snapshot.rows == 2500 && snapshot.files > 2, "{snapshot:?}");
+        let [(name, lines)] = &received(directory.path())[..] else { panic!("one manifest") };
+        assert_eq!((name, lines.len()), (&snapshot.manifest, 2500 + if format == "csv" { snapshot.files } else { 0 }));
+        let manifest: Value = serde_json::from_slice(&std::fs::read(directory.path().join(name)).expect("a manifest")).expect("JSON");
+        let files = manifest["files"].as_array().expect("a list");
+        assert_eq!((files.len(), &manifest["rows"]), (snapshot.files, &json!(2500)));
+        assert_eq!((&manifest["from_version"], &manifest["to_version"]), (&json!(1), &json!(2500)));
+        let sizes: Vec<_> = files.iter().map(|file| file["bytes"].as_u64().expect("a number")).collect();
+        let (last, full) = sizes.split_last().expect("some");
+        assert!(full.iter().all(|size| (least as u64 - 300..=least as u64).contains(size)) && *last <= least as u64, "{sizes:?}");
+        let query = format!("SELECT count(DISTINCT sha256) FROM '{}/desist-snapshot-*.{format}'", directory.path().display());
+        assert_eq!(duckdb(&query), ["2500"]);
+    }
+}
+
+/// Who fails at the second page, and who never gets on.
+struct Broken(bool);
+
+impl desist::delivery::rows::PresentState for Broken {
+    fn page(&self, after: u64, _: usize) -> Result<(Vec<Arc<Message>>, Option<u64>), String> {
+        let one = vec![opt_out(1, 1, "rosa@example.org")];
+        if after == 0 || self.0 { Ok((one, Some(1))) } else { Err("the store is closed".to_owned()) }
+    }
+}
+
+#[test]
+fn what_is_not_everything_is_no_snapshot() {
+    for (is_stuck, says) in [(false, "the store is closed"), (true, "to its end")] {
+        let directory = tempfile::tempdir().expect("a directory");
+        let present = Some(Arc::new(Broken(is_stuck)) as _);
+        let rows = open(directory.path(), &json!({}), Options { present, ..options(false) });
+        let error = RUNTIME.block_on(file_drop(&rows).write_snapshot_in(1)).expect_err("it fails");
+        assert!(error.contains(says) && rows.problem().is_some(), "{error}");
+        assert!(received(directory.path()).is_empty(), "no manifest");
+    }
+}
+
+#[test]
+fn what_another_is_writing_is_left_alone() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = |ago_ms: i64| directory.path().join(format!(".desist-delta-{:020}-0123456789abcdef.ndjson.tmp", now().now_ms() - ago_ms));
+    let (young, old) = (path(60_000), path(2 * 86_400_000));
+    std::fs::write(&young, "half").expect("a file");
+    std::fs::write(&old, "half").expect("a file");
+    let rows = open(directory.path(), &json!({}), options(false));
+    assert_eq!(reports(&send(&rows, &[opt_out(1, 1, "rosa@example.org")])), reached(Level::Accepted, [1]));
+    assert!(young.exists() && !old.exists());
+}
+
 /// What the test below runs in a process of its own, which a limit of the system then stops.
 #[test]
 fn a_batch_into_the_directory_that_the_environment_names() {
@@ -151,7 +208,8 @@ fn a_half_written_file_is_never_seen() {
         assert!(!has_half_a_file(directory.path()));
         assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), usize::from(is_killed));
         // What is left is cleared away, and everything is there after the next try.
-        let rows = open(directory.path(), &json!({}), options(false));
+        let later = Arc::new(Clock(AtomicI64::new(now().now_ms() + 2 * 86_400_000)));
+        let rows = open(directory.path(), &json!({}), Options { env: later, ..options(false) });
         assert_eq!(reports(&send(&rows, &[opt_out(1, 1, "rosa@example.org")])), reached(Level::Accepted, [1]));
         assert_eq!(std::fs::read_dir(directory.path()).expect("a directory").count(), 2);
     }

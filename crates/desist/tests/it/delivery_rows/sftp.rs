@@ -13,6 +13,7 @@ struct Ssh {
     directory: tempfile::TempDir,
     port: u16,
     child: Option<Child>,
+    has_password: bool,
 }
 
 fn ran(command: &mut Command) -> String {
@@ -24,8 +25,13 @@ fn ran(command: &mut Command) -> String {
 impl Ssh {
     /// With a program that serves files; `ssh.path("in")` is where they go.
     fn start(server: &str) -> Self {
+        Self::start_with(server, None)
+    }
+
+    /// With a password of this user for this server alone, which takes root's rights.
+    fn start_with(server: &str, password: Option<&str>) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
-        let mut ssh = Self { directory, port: free_port(), child: None };
+        let mut ssh = Self { directory, port: free_port(), child: None, has_password: password.is_some() };
         for name in ["host", "other", "user"] {
             ran(Command::new("ssh-keygen").args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(ssh.path(name)));
         }
@@ -46,6 +52,11 @@ impl Ssh {
             at("server")
         );
         std::fs::write(ssh.path("sshd_config"), config).expect("a file");
+        if let Some(password) = password {
+            let hash = ran(Command::new("openssl").args(["passwd", "-6", password]));
+            std::fs::write(ssh.path("shadow"), format!("root:{hash}:19000:0:99999:7:::\n")).expect("a file");
+            ran(Command::new("chmod").arg("600").arg(ssh.path("shadow")));
+        }
         ssh.up();
         ssh
     }
@@ -59,7 +70,12 @@ impl Ssh {
     }
 
     fn up(&mut self) {
-        let mut command = Command::new("/usr/sbin/sshd");
+        let mut command = Command::new(if self.has_password { "unshare" } else { "/usr/sbin/sshd" });
+        if self.has_password {
+            // It sees another file of passwords than the rest of the machine.
+            let script = "mount --bind \"$0\" /etc/shadow && exec /usr/sbin/sshd \"$@\"";
+            command.args(["-m", "sh", "-c", script]).arg(self.path("shadow"));
+        }
         command.args(["-D", "-e", "-f"]).arg(self.path("sshd_config")).stderr(Stdio::null());
         self.child = Some(command.spawn().expect("sshd is missing; run scripts/test"));
         until("sshd listens", || std::net::TcpStream::connect(("127.0.0.1", self.port)).is_ok());
@@ -75,6 +91,13 @@ impl Ssh {
                 let _ = Command::new("kill").args(["-KILL", session]).status();
             }
         }
+    }
+
+    /// How many connections it has.
+    fn sessions(&self) -> usize {
+        let listener = self.child.as_ref().expect("it runs").id().to_string();
+        let output = Command::new("pgrep").args(["-P", &listener]).output().expect("pgrep runs").stdout;
+        String::from_utf8_lossy(&output).lines().count()
     }
 
     fn settings(&self, more: &Value) -> Value {
@@ -138,11 +161,53 @@ fn a_server_that_is_another_or_refuses_is_told_nothing() {
     let both = ssh.settings(&json!({ "password": { "secret": "wrong" } }));
     assert!(Rows::open(instance("sftp-drop", &both), options(true)).is_err());
     // The twin of the first that may not call this machine.
+    let socket = TcpListener::bind("127.0.0.1:0").expect("a port");
+    socket.set_nonblocking(true).expect("it can");
+    let port = socket.local_addr().expect("an address").port();
     for host in ["localhost", "127.0.0.1", "::1", "::ffff:127.0.0.1"] {
-        let private = ssh.open(&json!({ "host": host }), options(false));
+        let private = ssh.open(&json!({ "host": host, "port": port }), options(false));
         assert_failed(&send(&private, &rosa), Failure::Connect, private.problem(), "private");
+        assert!(socket.accept().is_err(), "{host}: nobody called");
     }
+    let metadata = ssh.open(&json!({ "host": "169.254.169.254" }), options(true));
+    assert_failed(&send(&metadata, &rosa), Failure::Connect, metadata.problem(), "private");
+    let loopback = ssh.open(&json!({ "port": port }), options(true));
+    start(&*loopback.transport(), Errand::Probe, Duration::from_secs(1));
+    assert!(socket.accept().is_ok(), "who may, does");
     assert!(!has_half_a_file(&ssh.path("in")));
+}
+
+#[test]
+fn a_password_is_taken_by_the_server_that_knows_it() {
+    let id = ran(Command::new("id").arg("-u"));
+    if id != "0" {
+        eprintln!("not root: no server can be given a password, so only a wrong one is tried, in the test above");
+        return;
+    }
+    let ssh = Ssh::start_with(SERVER, Some("s3cret pass"));
+    let rosa = [opt_out(1, 10, "rosa@example.org")];
+    let open = |password: &str| ssh.open(&json!({ "private_key": null, "password": { "secret": password } }), options(true));
+    let right = open("s3cret pass");
+    assert_eq!(reports(&send(&right, &rosa)), reached(Level::Accepted, [1]), "{:?}", right.problem());
+    let wrong = open("s3cret pas");
+    assert_failed(&send(&wrong, &rosa), Failure::Credentials, wrong.problem(), "does not accept");
+    assert!(!wrong.problem().expect("a problem").contains("s3cret"), "no secret is said");
+    assert_eq!(received(&ssh.path("in")).len(), 1);
+}
+
+#[test]
+fn no_connection_is_left_behind() {
+    let ssh = Ssh::start(SERVER);
+    let rosa = [opt_out(1, 10, "rosa@example.org")];
+    let rows = ssh.open(&json!({}), options(true));
+    let missing = ssh.open(&json!({ "directory": ssh.path("missing").to_string_lossy() }), options(true));
+    for _ in 0..3 {
+        assert_eq!(reports(&send(&rows, &rosa)), reached(Level::Accepted, [1]), "{:?}", rows.problem());
+        assert_failed(&send(&missing, &rosa), Failure::Server, missing.problem(), "not there");
+    }
+    until("what failed is closed", || ssh.sessions() == 1);
+    drop(rows);
+    until("what is not needed is closed", || ssh.sessions() == 0);
 }
 
 #[test]

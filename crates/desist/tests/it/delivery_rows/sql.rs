@@ -210,7 +210,7 @@ fn a_server_that_fails_is_judged_by_what_it_says() {
     let plain = open(postgres.url("desist", "s3cret", "127.0.0.1", "?sslmode=disable"), "privacy.plain");
     assert_eq!(reports(&send(&plain, &rosa)), reached(Level::Verified, [1]));
     let probe = |rows: &Rows| start(&*rows.transport(), Errand::Probe, WITHIN);
-    assert_eq!(probe(&plain), Ended { left: false, ..Ended::all(Outcome::Ok(Level::Accepted)) });
+    assert_eq!(probe(&plain), Ended::all(Outcome::Ok(Level::Accepted)), "it works, and so it counts as started");
 
     // A table that may not be made, or that is another one: nobody's dead letter, and the operator sees what is wanted.
     let not_permitted = postgres.table("public.choices");
@@ -240,7 +240,7 @@ fn a_server_that_fails_is_judged_by_what_it_says() {
     // A rule of somebody's own refuses a row: some of the batch failed, and nothing of it is there.
     postgres.sql("ALTER TABLE privacy.choices ADD CHECK (version < 1000)");
     let ended = send(&table, &[opt_out(2, 11, "kim@example.org"), opt_out(3, 1000, "lee@example.org")]);
-    assert_eq!((ended.left, ended.outcome), (false, Outcome::SomeFailed { is_retryable: true, code: 23514 }));
+    assert_eq!((ended.left, ended.outcome), (true, Outcome::SomeFailed { is_retryable: true, code: 23514 }));
     assert!(!table.problem().expect("a problem").contains("example"), "no value is said");
     assert_eq!(postgres.sql("SELECT count(*) FROM privacy.choices"), ["1"]);
 
@@ -273,6 +273,33 @@ fn a_server_that_fails_is_judged_by_what_it_says() {
     assert_failed(&probe(&late), Failure::Connect, late.problem(), "no connection");
 }
 
+/// Connections of this machine to one of its ports.
+fn connections(port: u16) -> usize {
+    let sockets = std::fs::read_to_string("/proc/net/tcp").expect("the kernel's list");
+    let remote = format!(":{port:04X}");
+    let fields = sockets.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    fields.filter(|fields| fields.get(2).is_some_and(|address| address.ends_with(&remote)) && fields.get(3) == Some(&"01")).count()
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_closed_and_another_made() {
+    let postgres = Postgres::start();
+    let table = postgres.table("privacy.choices");
+    let rosa = [opt_out(1, 10, "rosa@example.org")];
+    assert_eq!(reports(&send(&table, &rosa)), reached(Level::Verified, [1]), "{:?}", table.problem());
+    assert_eq!(connections(postgres.port), 1);
+    let backends = postgres.sql("SELECT pid FROM pg_stat_activity WHERE usename = 'desist'");
+    let [backend] = &backends[..] else { panic!("{backends:?}") };
+    ran(Command::new("kill").args(["-STOP", backend]));
+    let ended = send(&table, &rosa);
+    let left = connections(postgres.port);
+    ran(Command::new("kill").args(["-CONT", backend]));
+    assert_eq!(reports(&ended), reached(Level::Verified, [1]), "{:?}", table.problem());
+    assert_eq!(left, 1, "the one that says nothing is closed");
+    drop(table);
+    until("the server has no connection left", || connections(postgres.port) == 0);
+}
+
 #[test]
 fn a_data_base_of_a_private_network_is_only_for_who_may() {
     let url = |rest: &str| json!({ "url": { "secret": format!("postgres://desist:s3cret@{rest}") } });
@@ -293,6 +320,8 @@ fn a_data_base_of_a_private_network_is_only_for_who_may() {
         assert_failed(&send(&rows, &[opt_out(1, 1, "rosa@example.org")]), Failure::Connect, rows.problem(), "private");
         assert!(socket.accept().is_err(), "{host}: nobody called");
     }
+    let rows = open("169.254.169.254/crm", true).expect("it opens");
+    assert_failed(&send(&rows, &[opt_out(1, 1, "rosa@example.org")]), Failure::Connect, rows.problem(), "private");
     let rows = open(&format!("localhost:{port}/crm"), true).expect("it opens");
     start(&*rows.transport(), Errand::Probe, Duration::from_secs(1));
     assert!(socket.accept().is_ok(), "who may, does");
