@@ -28,15 +28,15 @@ pub fn pack(records: &[Record]) -> Vec<u8> {
     let rows: Vec<_> = records.iter().map(Record::to_bytes).collect();
     let mut planes: Vec<u8> = (0..NUMBERS_BYTES).flat_map(|column| rows.iter().map(move |row| row[column])).collect();
     let (mut known, mut answers) = (HashMap::new(), Vec::new());
-    let place = |record: &Record| {
+    let nth = |record: &Record| {
         *known.entry(record.answer).or_insert_with(|| {
             answers.extend(record.answer);
             (answers.len() / ANSWER_BYTES - 1) as u16
         })
     };
-    let places: Vec<u16> = records.iter().map(place).collect();
-    planes.extend(places.iter().map(|place| (place >> 8) as u8));
-    planes.extend(places.iter().map(|place| *place as u8));
+    let nths: Vec<u16> = records.iter().map(nth).collect();
+    planes.extend(nths.iter().map(|nth| (nth >> 8) as u8));
+    planes.extend(nths.iter().map(|nth| *nth as u8));
     planes.extend(answers);
     let mut segment = vec![FORMAT];
     segment.extend((records.len() as u32).to_be_bytes());
@@ -55,15 +55,17 @@ fn read(segment: &[u8]) -> Option<Vec<Record>> {
     let count = usize::try_from(u32::from_be_bytes(*count)).ok().filter(|count| *count <= RECORDS_MAX)?;
     let planes = decompress_to_vec_with_limit(packed, count * (RECORD_BYTES + 2)).ok()?;
     let (numbers, rest) = planes.split_at_checked(count * NUMBERS_BYTES)?;
-    let (places, answers) = rest.split_at_checked(count * 2)?;
+    let (nths, answers) = rest.split_at_checked(count * 2)?;
     let (answers, odd) = answers.as_chunks::<ANSWER_BYTES>();
     if !odd.is_empty() {
         return None;
     }
     let record = |row: usize| {
-        let answer = answers.get(usize::from(u16::from_be_bytes([places[row], places[count + row]])))?;
+        let answer = answers.get(usize::from(u16::from_be_bytes([nths[row], nths[count + row]])))?;
         let mut bytes = [0; RECORD_BYTES];
-        bytes[..NUMBERS_BYTES].iter_mut().enumerate().for_each(|(column, byte)| *byte = numbers[column * count + row]);
+        for (column, byte) in bytes[..NUMBERS_BYTES].iter_mut().enumerate() {
+            *byte = numbers[column * count + row];
+        }
         bytes[NUMBERS_BYTES..].copy_from_slice(answer);
         Record::from_bytes(&bytes)
     };
