@@ -109,7 +109,9 @@ impl Record {
 /// The root over records in their order.
 pub fn root(records: &[Record]) -> Hash {
     let mut frontier = Frontier::default();
-    records.iter().for_each(|record| frontier.append(record.leaf()));
+    for record in records {
+        frontier.append(record.leaf());
+    }
     frontier.root()
 }
 

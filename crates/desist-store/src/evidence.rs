@@ -1,6 +1,9 @@
 //! The records of one `acknowledged` entry as one row: a byte for the format, the number of records (32 bits, big-endian), then
-//! DEFLATE (RFC 1951) over the first bytes of all records, their second bytes, and so on. Neighbours are alike in most places, so
-//! that they pack well this way.
+//! DEFLATE (RFC 1951) over this: the first bytes of all records, their second bytes, and so on up to the answer; for each record the
+//! place of its answer among those that are different, first all high and then all low bytes; these answers. Neighbours are alike in
+//! most places and calls have one answer for many, so that they pack well this way.
+
+use std::collections::HashMap;
 
 use desist_core::fact::{Acknowledgement, Digest};
 use desist_proof::delivery::{RECORD_BYTES, Record, root};
@@ -11,15 +14,30 @@ use crate::StoreError;
 
 /// Most records of one entry: what packs and hashes in some ten milliseconds, on the thread that delivers.
 pub const RECORDS_MAX: usize = 16_384;
+/// Bytes of an answer, the last of a record.
+const ANSWER_BYTES: usize = 16;
+/// Bytes of a record before it.
+const NUMBERS_BYTES: usize = RECORD_BYTES - ANSWER_BYTES;
 /// The format byte.
 const FORMAT: u8 = 1;
 /// The usual middle between time and size.
 const LEVEL: u8 = 6;
 
-/// Packs records that are in order.
+/// Packs records that are in order, at most [`RECORDS_MAX`].
 pub fn pack(records: &[Record]) -> Vec<u8> {
     let rows: Vec<_> = records.iter().map(Record::to_bytes).collect();
-    let planes: Vec<u8> = (0..RECORD_BYTES).flat_map(|column| rows.iter().map(move |row| row[column])).collect();
+    let mut planes: Vec<u8> = (0..NUMBERS_BYTES).flat_map(|column| rows.iter().map(move |row| row[column])).collect();
+    let (mut known, mut answers) = (HashMap::new(), Vec::new());
+    let nth = |record: &Record| {
+        *known.entry(record.answer).or_insert_with(|| {
+            answers.extend(record.answer);
+            (answers.len() / ANSWER_BYTES - 1) as u16
+        })
+    };
+    let nths: Vec<u16> = records.iter().map(nth).collect();
+    planes.extend(nths.iter().map(|nth| (nth >> 8) as u8));
+    planes.extend(nths.iter().map(|nth| *nth as u8));
+    planes.extend(answers);
     let mut segment = vec![FORMAT];
     segment.extend((records.len() as u32).to_be_bytes());
     segment.extend(compress_to_vec(&planes, LEVEL));
@@ -35,11 +53,22 @@ fn read(segment: &[u8]) -> Option<Vec<Record>> {
     let packed = segment.strip_prefix(&[FORMAT])?;
     let (count, packed) = packed.split_first_chunk()?;
     let count = usize::try_from(u32::from_be_bytes(*count)).ok().filter(|count| *count <= RECORDS_MAX)?;
-    let planes = decompress_to_vec_with_limit(packed, count * RECORD_BYTES).ok()?;
-    if planes.len() != count * RECORD_BYTES {
+    let planes = decompress_to_vec_with_limit(packed, count * (RECORD_BYTES + 2)).ok()?;
+    let (numbers, rest) = planes.split_at_checked(count * NUMBERS_BYTES)?;
+    let (nths, answers) = rest.split_at_checked(count * 2)?;
+    let (answers, odd) = answers.as_chunks::<ANSWER_BYTES>();
+    if !odd.is_empty() {
         return None;
     }
-    let record = |row: usize| Record::from_bytes(&std::array::from_fn(|column| planes[column * count + row]));
+    let record = |row: usize| {
+        let answer = answers.get(usize::from(u16::from_be_bytes([nths[row], nths[count + row]])))?;
+        let mut bytes = [0; RECORD_BYTES];
+        for (column, byte) in bytes[..NUMBERS_BYTES].iter_mut().enumerate() {
+            *byte = numbers[column * count + row];
+        }
+        bytes[NUMBERS_BYTES..].copy_from_slice(answer);
+        Record::from_bytes(&bytes)
+    };
     let records = (0..count).map(record).collect::<Option<Vec<_>>>()?;
     // Each record once and in order, so that records have one root.
     records.is_sorted_by(|one, next| one < next).then_some(records)
