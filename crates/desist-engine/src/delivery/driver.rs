@@ -756,6 +756,8 @@ impl Driver {
                 books.is_none_or(|books| books.is_overdue(run.destination.lane.patrols.len(), every, now.unix_ms))
             });
             let assurance = match assurance {
+                // Who was found unreachable cannot be told from who was told while nobody knows what the destination takes.
+                Assurance::At(_) if run.destination.transport.is_err() => Assurance::At(Level::Queued),
                 Assurance::At(level) if lapsed => Assurance::At(level.min(Level::Sent)),
                 other => other,
             };

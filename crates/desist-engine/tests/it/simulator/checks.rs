@@ -81,9 +81,10 @@ impl World {
     /// After somebody chose: whose denial is new, and must be told from now on.
     pub fn look_at_verdicts(&mut self) {
         let zone = self.home.policy.time_zone.clone();
-        let people: Vec<_> = self.people().collect();
-        for (kind, digest, named) in people {
-            let denied = self.engine.verdict(&named).all_denied();
+        let (people, told): (Vec<_>, _) = (self.people().collect(), self.told());
+        for (kind, digest, _) in people {
+            // Nobody is told of whom nobody can name.
+            let denied = told.get(&digest).copied().unwrap_or_default();
             let before = self.known.verdicts.insert(digest, denied).unwrap_or_default();
             for place in 0..self.places.len() {
                 let one = &self.places[place];
@@ -289,7 +290,7 @@ impl World {
             }
             let messages = self.messages(place)?;
             let good = messages.iter().filter(|item| !self.places[place].has_apple(item) && self.places[place].holds(item));
-            let Some(item) = good.filter(|item| !item.denied.is_empty() && !item.digests.is_empty()).last().cloned() else { continue };
+            let Some(item) = good.rev().find(|item| !item.denied.is_empty() && !item.digests.is_empty()).cloned() else { continue };
             for purpose in item.denied.iter() {
                 self.places[place].truth.insert((item.digests[0], purpose.0), (0, false));
             }

@@ -332,14 +332,14 @@ impl Place {
                 answer.reports.extend(strangers);
                 answer
             }
-            Errand::Check(messages) => match self.refusal(mood) {
-                Some(outcome) => plain(outcome),
-                None => {
-                    let items: Vec<_> = messages.iter().map(|message| self.item(message)).collect();
-                    let drifted = items.iter().filter(|item| !self.holds(item)).map(|item| (item.target, Report::Drift)).collect();
-                    Answer { reports: drifted, ..plain(Outcome::Ok(Level::Verified)) }
+            Errand::Check(messages) => {
+                if let Some(outcome) = self.refusal(mood) {
+                    return plain(outcome);
                 }
-            },
+                let items: Vec<_> = messages.iter().map(|message| self.item(message)).collect();
+                let drifted = items.iter().filter(|item| !self.holds(item)).map(|item| (item.target, Report::Drift)).collect();
+                Answer { reports: drifted, ..plain(Outcome::Ok(Level::Verified)) }
+            }
             Errand::Probe => plain(self.refusal(mood).unwrap_or(Outcome::Ok(Level::Accepted))),
             Errand::Poll(handle) => match self.refusal(mood) {
                 Some(outcome) => plain(outcome),
@@ -425,7 +425,7 @@ impl Place {
             }
         }
         let reports = bad.into_iter().map(|(target, apple)| (target, refuse(apple))).collect();
-        Answer { effects, reports, ..nothing(Outcome::Ok(self.level), after, after) }
+        Answer { reports, effects, ..nothing(Outcome::Ok(self.level), after, after) }
     }
 
     fn begin_job(&mut self, now: u64, parts: (Vec<Item>, Vec<Item>, Vec<(Target, Apple)>), after: u64, is_hostile: bool) -> Answer {

@@ -361,7 +361,10 @@ impl World {
                 self.at(self.now + MINUTE, Happening::Watch);
                 self.watch()
             }
-            Happening::PowerCut => self.power_cut(),
+            Happening::PowerCut => {
+                self.power_cut();
+                Ok(())
+            }
         }
     }
 
@@ -535,7 +538,7 @@ impl World {
     }
 
     /// The machine loses what was not on disk.
-    fn power_cut(&mut self) -> Failed {
+    fn power_cut(&mut self) {
         self.seen.insert("power cut");
         let ids: Vec<_> = self.nodes.iter().map(|node| node.id).collect();
         for id in ids {
@@ -549,7 +552,6 @@ impl World {
         self.engine = self.home.open();
         self.settle();
         self.at(self.now + 1_000, Happening::Start);
-        Ok(())
     }
 
     fn lease_ms(&self) -> u64 {
@@ -602,7 +604,7 @@ impl World {
             self.give(id, event)?;
         }
         self.drive(id, Driver::tick)?;
-        if !is_superseded { self.configure_node(id) } else { Ok(()) }
+        if is_superseded { Ok(()) } else { self.configure_node(id) }
     }
 
     // Calls.
@@ -685,6 +687,8 @@ impl World {
         }
         let Some(id) = self.nodes.iter().find(|node| !node.frozen && !node.is_superseded).map(|node| node.id) else { return Ok(()) };
         let act = self.rng.below(4);
+        // What is tried again is no dead letter for a moment.
+        self.trouble = self.trouble.max(self.now);
         self.note(format_args!("operator does {act} to {place}"));
         match act {
             0 => {
