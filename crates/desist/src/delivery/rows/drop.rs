@@ -49,7 +49,7 @@ struct Inner {
 enum Place {
     Local(Local),
     Bucket(Bucket),
-    Sftp(Sftp),
+    Sftp(Box<Sftp>),
 }
 
 impl Place {
@@ -150,7 +150,7 @@ impl FileDrop {
         let place = match instance.manifest().declared().connector.transport {
             Carrier::File => Place::Local(Local::new(&instance)?),
             Carrier::S3 => Place::Bucket(Bucket::new(&instance, &options)?),
-            Carrier::Sftp => Place::Sftp(Sftp::new(&instance, &options)?),
+            Carrier::Sftp => Place::Sftp(Box::new(Sftp::new(&instance, &options)?)),
             Carrier::Http | Carrier::Sql | Carrier::Manual => return Err("the connector has no files".to_owned()),
         };
         let (is_csv, is_clear) = (instance.text("format") == Some("csv"), instance.text("values") == Some("clear"));
