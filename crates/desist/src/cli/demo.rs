@@ -178,15 +178,21 @@ impl Story {
         // Seconds: the wait after the second refusal is the longest.
         for _ in 0..600 {
             let answer = self.get(&format!("/v1/requests/{request}"))?;
+            let states = self.get("/v1/destinations")?;
             let none = Vec::new();
-            let standings = answer["destinations"].as_array().unwrap_or(&none).iter();
-            let ladder: Vec<String> = standings
-                .map(|standing| {
-                    format!("{} {}", standing["id"].as_str().unwrap_or_default(), standing["level"].as_str().unwrap_or_default())
-                })
-                .collect();
+            let list = |value: &Value, name: &str| value[name].as_array().unwrap_or(&none).clone();
+            let state = |id: &Value| {
+                let states = list(&states, "destinations").into_iter().find(|one| one["id"] == *id);
+                states.and_then(|one| Some(one["state"].as_str()?.to_owned())).filter(|state| state != "running")
+            };
+            let step = |standing: &Value| {
+                let text = |name: &str| standing[name].as_str().unwrap_or_default().to_owned();
+                let state = state(&standing["id"]).map_or_else(String::new, |state| format!(" ({state})"));
+                format!("{} {}{state}", text("id"), text("level"))
+            };
+            let ladder: Vec<String> = list(&answer, "destinations").iter().map(step).collect();
             let status = answer["status"].as_str().unwrap_or_default();
-            let line = format!("  {:<44} the request: {status}", ladder.join(", "));
+            let line = format!("  {:<60} the request: {status}", ladder.join(", "));
             if shown.last() != Some(&line) {
                 say(&line);
                 shown.push(line);

@@ -26,9 +26,21 @@ fn the_story_is_told_in_order_and_leaves_nothing() {
         "sha256",
         "\"ccpaOptOut\": true",
     ];
-    let rest = ["\n5. ", "PATCH", "\"deny\"", "\n6. ", "\"deny\"", "\n7. ", "byEmail", "\"content\": [\"rosa.vega@example.org\"]"];
-    let last = ["\n8. ", "SVC1", "\"deny\"", "\n9. ", "\"complete\"", "\"count\": 0", "\"deny\"", "\n10. "];
-    let proof = [": good", "self-attested", ": bad", "inclusion", "\n11. ", "clean"];
+    let rest = [
+        "\n5. ",
+        "PATCH",
+        "\"deny\"",
+        "\n6. ",
+        "\"deny\"",
+        "\n7. ",
+        "backing_off",
+        "enforced",
+        "\n8. ",
+        "byEmail",
+        "\"content\": [\"rosa.vega@example.org\"]",
+    ];
+    let last = ["\n9. ", "SVC1", "\"deny\"", "\n10. ", "\"complete\"", "\"count\": 0", "\"deny\"", "\n11. "];
+    let proof = [": good", "self-attested", ": bad", "inclusion", "\n12. ", "clean"];
     let mut from = 0;
     for part in told.into_iter().chain(rest).chain(last).chain(proof) {
         from += text[from..].find(part).unwrap_or_else(|| panic!("{part:?} is missing after byte {from} of:\n{text}"));
