@@ -154,7 +154,6 @@ fn engine(directory: &Path) -> Engine {
             api_opt_in_own: true,
             witnesses: Vec::new(),
             alerts: None,
-            kinds_told: std::collections::BTreeSet::new(),
             time_zone: parse_time_zone("America/Los_Angeles").expect("bundled"),
             purposes: Vec::new(),
             searched: desist_engine::search::Searched::default(),
@@ -179,7 +178,6 @@ fn load(directory: &Path, subjects: u64) {
         let people =
             (done..done + rows).map(|n| vec![engine.named(&Identifier::from_value(Kind::Email, &email(n)).expect("valid").0)]).collect();
         let chunk = ImportChunk {
-            given: Vec::new(),
             import: [1; 32],
             first_row: done,
             rows,

@@ -274,14 +274,14 @@ impl Engine {
             let ids = ids.clone();
             self.submit_blocking(Lane::Interactive, move |ctx| {
                 let known = ctx.write.destinations()?;
-                let mut next = known.iter().map(|(no, _)| no + 1).max().unwrap_or(1);
-                for id in ids.iter().filter(|id| known.iter().all(|(_, known)| known != *id)) {
+                let next = known.iter().map(|(no, _)| no + 1).max().unwrap_or(1);
+                let new = ids.iter().filter(|id| known.iter().all(|(_, known)| known != *id));
+                for (next, id) in (next..).zip(new) {
                     let seq = ctx
                         .batch
                         .emit(ctx.write, Fact::DestinationDeclared { destination: next, id: Digest(Sha256::digest(id).into()) })?;
                     ctx.write.put_meta(&declared_by(next), &seq.to_be_bytes())?;
                     ctx.write.put_destination(next, id)?;
-                    next += 1;
                 }
                 Ok(Ok(()))
             })?;
@@ -408,10 +408,11 @@ impl Engine {
 /// Of two assurances about one person at one destination the one that says less; what is not needed says nothing.
 fn worse(one: Assurance, other: Assurance) -> Assurance {
     match (one, other) {
-        (Assurance::NotNeeded, known) | (known, Assurance::NotNeeded) => known,
-        // Whoever is reached under another name is reached.
-        (Assurance::Unreachable, known) | (known, Assurance::Unreachable) => known,
         (Assurance::At(one), Assurance::At(other)) => Assurance::At(one.min(other)),
+        // Whoever is reached under another name is reached.
+        (known @ Assurance::At(_), _) | (_, known @ Assurance::At(_)) => known,
+        (Assurance::NotNeeded, other) => other,
+        (Assurance::Unreachable, _) => Assurance::Unreachable,
     }
 }
 

@@ -78,10 +78,13 @@ pub enum Event {
         epoch: Option<u64>,
     },
     /// Somebody has a question or a wish.
-    Ask(Box<dyn FnOnce(&mut Driver, Now) + Send>),
+    Ask(Question),
     /// Nothing more is to be sent.
     Stop,
 }
+
+/// What somebody asks of the driver, in its thread.
+pub type Question = Box<dyn FnOnce(&mut Driver, Now) + Send>;
 
 /// Where events go.
 pub type Post = Arc<dyn Fn(Event) + Send + Sync>;

@@ -178,12 +178,12 @@ impl Story {
         // Seconds: the wait after the second refusal is the longest.
         for _ in 0..600 {
             let answer = self.get(&format!("/v1/requests/{request}"))?;
-            let states = self.get("/v1/destinations")?;
+            let known = self.get("/v1/destinations")?;
             let none = Vec::new();
             let list = |value: &Value, name: &str| value[name].as_array().unwrap_or(&none).clone();
             let state = |id: &Value| {
-                let states = list(&states, "destinations").into_iter().find(|one| one["id"] == *id);
-                states.and_then(|one| Some(one["state"].as_str()?.to_owned())).filter(|state| state != "running")
+                let of = list(&known, "destinations").into_iter().find(|one| one["id"] == *id);
+                of.and_then(|one| Some(one["state"].as_str()?.to_owned())).filter(|state| state != "running")
             };
             let step = |standing: &Value| {
                 let text = |name: &str| standing[name].as_str().unwrap_or_default().to_owned();

@@ -1,4 +1,4 @@
-//! Tables and files, with the programs that really receive them: PostgreSQL, OpenSSH, a bucket that checks signatures, and DuckDB.
+//! Tables and files, with the programs that really receive them: PostgreSQL, OpenSSH, a bucket that checks signatures, and `DuckDB`.
 
 use std::collections::BTreeMap;
 use std::net::TcpListener;
@@ -140,7 +140,7 @@ fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }
 
-/// What a query says in DuckDB, one line a row.
+/// What a query says in `DuckDB`, one line a row.
 fn duckdb(query: &str) -> Vec<String> {
     let output = Command::new("node").arg(CLIENTS.join("duckdb.mjs")).arg(query).output().expect("node runs");
     assert!(output.status.success(), "{query}: {}", String::from_utf8_lossy(&output.stderr));

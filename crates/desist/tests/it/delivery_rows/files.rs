@@ -103,7 +103,7 @@ fn a_snapshot_has_everything_and_old_files_go_when_nobody_needs_them() {
     let present = Some(Arc::new(Everybody(everybody)) as _);
     let rows = open(directory.path(), &json!({ "keep_days": 2 }), Options { env: Arc::clone(&clock) as _, present, ..options(false) });
     let files = file_drop(&rows);
-    assert_eq!(files.snapshot_every(), Some(Duration::from_secs(86_400)));
+    assert_eq!(files.snapshot_every(), Some(Duration::from_hours(24)));
     let snapshot = || RUNTIME.block_on(files.write_snapshot()).expect("a snapshot");
     let day = |day: i64| clock.0.store((AT + day * 86_400) * 1000, Ordering::Relaxed);
     send(&rows, &[opt_out(1, 1, "p1@example.org")]);
