@@ -214,7 +214,7 @@ fn no_connection_is_left_behind() {
 fn a_server_that_dies_while_it_writes_shows_no_half_file() {
     let many: Vec<_> = (1..=1000).map(|number| opt_out(number, number, &format!("p{number}@example.org"))).collect();
     // It ends in the middle of the file; or it goes on, and its disk takes no more.
-    let ends = "head -c 40000 | /usr/lib/openssh/sftp-server";
+    let ends = "stdbuf -o0 head -c 40000 | /usr/lib/openssh/sftp-server";
     let full = format!("trap '' XFSZ; ulimit -f 64; {SERVER}");
     for (server, failure, says, left_behind) in
         [(ends, Failure::Connect, "connection was lost", 1), (&full, Failure::Server, "failed to write", 0)]
