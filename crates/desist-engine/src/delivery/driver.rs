@@ -241,7 +241,7 @@ impl Driver {
 
     /// Whether the writer was asked for something whose end was not told yet: a simulator waits for it before it goes on.
     pub fn is_storing(&self) -> bool {
-        self.runs.values().any(|run| run.claiming || run.lane.as_ref().is_some_and(Lane::is_saving))
+        self.evidence.is_under_way() || self.runs.values().any(|run| run.claiming || run.lane.as_ref().is_some_and(Lane::is_saving))
     }
 
     /// Whether a stop has nothing left to wait for.

@@ -226,6 +226,11 @@ impl Evidence {
         }
     }
 
+    /// Whether a batch was handed over and its end is not known yet.
+    pub fn is_under_way(&self) -> bool {
+        self.is_under_way
+    }
+
     /// When something is due, by the monotonic clock.
     pub fn next_ms(&self) -> u64 {
         if self.is_under_way { u64::MAX } else { self.due_ms.unwrap_or(0) }

@@ -1,6 +1,7 @@
 //! Makes the ways to the planned destinations, and hands them to the engine.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use desist_connector::declared::Transport as Carrier;
 use desist_core::lane::Level;
@@ -9,12 +10,15 @@ use desist_engine::delivery::transport::{Done, Ended, Errand, Message, Transport
 use desist_engine::delivery::{AskError, Destination};
 use desist_engine::engine::Engine;
 use desist_engine::env::Outbound;
+use desist_engine::queue::Lane;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use super::rows::{FileDrop, PresentState, Rows};
 use super::{EngineTokens, HttpTransport, Options, Planned, rows};
+
+/// How long after a start no snapshot is begun: a new destination is told of everybody first.
+const SETTLE: Duration = Duration::from_mins(1);
 
 /// Keeps the destinations of the configuration told.
 pub struct Deliveries {
@@ -37,7 +41,7 @@ impl Deliveries {
         engine.deliver(destinations)?;
         let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         snapshots.drain(..).for_each(|task| task.abort());
-        snapshots.extend(drops.into_iter().filter_map(|(id, files)| self.snapshots_of(id, files)));
+        snapshots.extend(drops.into_iter().filter_map(|(id, files)| self.snapshots_of(engine.clone(), id, files)));
         Ok(())
     }
 
@@ -104,21 +108,36 @@ impl Deliveries {
         }
     }
 
-    /// A receiver that lost its copy reads the last snapshot and what came after.
-    fn snapshots_of(&self, id: String, files: Arc<FileDrop>) -> Option<JoinHandle<()>> {
+    /// A receiver that lost its copy reads the last snapshot and what came after. When that was made is kept, so that restarts put none off.
+    fn snapshots_of(&self, engine: Engine, id: String, files: Arc<FileDrop>) -> Option<JoinHandle<()>> {
         let every = files.snapshot_every().filter(|every| !every.is_zero())?;
         Some(self.runtime.spawn(async move {
-            let mut ticks = interval_at(Instant::now() + every, every);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            let name = format!("snapshot/{id}");
+            let mut wait = first_snapshot(&engine, &name, every);
             loop {
-                ticks.tick().await;
+                tokio::time::sleep(wait).await;
+                wait = every;
                 match files.write_snapshot().await {
-                    Ok(snapshot) => tracing::info!(destination = id, rows = snapshot.rows, "a snapshot was written"),
+                    Ok(snapshot) => {
+                        tracing::info!(destination = id, rows = snapshot.rows, "a snapshot was written");
+                        let (name, now) = (name.clone(), engine.shared().env.now_ms());
+                        let kept = engine.submit(Lane::Bulk, move |ctx| ctx.write.put_meta(&name, &now.to_be_bytes()).map(Ok)).await;
+                        if let Err(error) = kept {
+                            tracing::warn!(destination = id, %error, "when a snapshot was written is not kept: the next start writes one more");
+                        }
+                    }
                     Err(error) => tracing::error!(destination = id, error, "a snapshot was not written; the next try is in its usual time"),
                 }
             }
         }))
     }
+}
+
+/// How long after a start the first snapshot is due.
+fn first_snapshot(engine: &Engine, name: &str, every: Duration) -> Duration {
+    let last = engine.read(|read| read.meta(name)).ok().flatten().and_then(|bytes| bytes.try_into().ok()).map(i64::from_be_bytes);
+    let passed = last.map(|last| Duration::from_millis(engine.shared().env.now_ms().saturating_sub(last).max(0) as u64));
+    passed.map_or(SETTLE, |passed| every.saturating_sub(passed).max(SETTLE))
 }
 
 /// What holds for everybody, as one destination is to hear it.
@@ -137,7 +156,7 @@ impl PresentState for Present {
 struct ByHand;
 
 impl Transport for ByHand {
-    fn start(&self, errand: Errand, _: std::time::Duration, done: Done) {
+    fn start(&self, errand: Errand, _: Duration, done: Done) {
         let _ = errand;
         done(Ended::all(desist_core::lane::Outcome::Ok(Level::Accepted)));
     }
