@@ -9,6 +9,7 @@ use desist_core::fact::{Entry, Fact, IdRef};
 use desist_core::identifier::{Identifier, Kind, NormalForm};
 use desist_core::lookup::{LookupKey, LookupKeys};
 use desist_core::mark::IdentifierNo;
+use desist_core::purpose::PurposeSet;
 use desist_store::{Owner, Read, Sealed, StoreError};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -76,8 +77,8 @@ impl Kept {
     /// As what the identifier is known, if this is what its key was made of.
     fn known(self, shared: &Shared, kind: Kind, key: &LookupKey) -> Option<Known> {
         let known = match self {
-            Self::Text(text) => Known { kind, sha256: Sha256::digest(text.as_bytes()).into(), text: Some(text) },
-            Self::Sha256(sha256) => Known { kind, sha256, text: None },
+            Self::Text(text) => Known { kind, sha256: Sha256::digest(text.as_bytes()).into(), text: Some(text), denied: PurposeSet::EMPTY },
+            Self::Sha256(sha256) => Known { kind, sha256, text: None, denied: PurposeSet::EMPTY },
         };
         (shared.lookup.key_of(&Identifier { kind, digest: known.sha256 }) == *key).then_some(known)
     }
@@ -205,7 +206,7 @@ fn from_evidence(read: &mut dyn Read, shared: &Shared, no: IdentifierNo, kind: K
             _ => continue,
         };
         if shared.lookup.key_of(&identifier) == *key && (text.is_some() || found.is_none()) {
-            found = Some(Known { kind, text, sha256: identifier.digest });
+            found = Some(Known { kind, text, sha256: identifier.digest, denied: PurposeSet::EMPTY });
         }
     }
     Ok(found)

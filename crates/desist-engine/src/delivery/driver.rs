@@ -772,7 +772,8 @@ impl Driver {
     /// Present state for one destination in the order of the feed: messages about at most `limit` parties after a change, and the
     /// change to go on from, if there is more.
     pub fn present(&mut self, no: u32, after: u64, limit: usize) -> Result<(Vec<Arc<Message>>, Option<u64>), StoreError> {
-        let Some(purposes) = self.runs.get(&no).map(|run| run.destination.purposes) else { return Ok((Vec::new(), None)) };
+        let gone = || StoreError::Database("the destination is none any more".into());
+        let purposes = self.runs.get(&no).map(|run| run.destination.purposes).ok_or_else(gone)?;
         let shared = Arc::clone(&self.shared);
         let (mut messages, mut next) = (Vec::new(), None);
         shared.readers.read(&mut |read| {

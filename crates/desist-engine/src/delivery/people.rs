@@ -175,10 +175,12 @@ impl State {
         }
         // Somebody else's word can deny one of them still.
         allowed = meant.iter().fold(allowed, |allowed, (_, one)| allowed.without(*one));
-        let identifiers = meant.into_iter().map(|(known, _)| known.clone()).collect();
+        let of = |(known, one): &(Known, PurposeSet)| Known { denied: one.intersection(purposes), ..known.clone() };
+        let identifiers = meant.into_iter().map(of).collect();
+        let beyond = self.denied.union(self.beyond).without(purposes);
         let at = if denied.is_empty() { self.allowed_at } else { self.since(denied).max().unwrap_or_default() };
         let target = Target(self.change.party.code());
-        Needed::Message(Arc::new(Message { target, version: self.change.seq, at, denied, allowed, identifiers }))
+        Needed::Message(Arc::new(Message { target, version: self.change.seq, at, denied, allowed, beyond, identifiers }))
     }
 
     fn since(&self, purposes: PurposeSet) -> impl Iterator<Item = i64> {

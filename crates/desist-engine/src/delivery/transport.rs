@@ -18,6 +18,8 @@ pub struct Known {
     pub text: Option<Zeroizing<String>>,
     /// The SHA-256 of its normal form.
     pub sha256: [u8; 32],
+    /// What is denied about it, for the purposes of the destination: for tables of identifiers, in which several people can share one.
+    pub denied: PurposeSet,
 }
 
 /// What holds now for one party, for the purposes of one destination.
@@ -33,6 +35,8 @@ pub struct Message {
     pub denied: PurposeSet,
     /// What is allowed, and may have been denied before.
     pub allowed: PurposeSet,
+    /// What is denied beyond the purposes of the destination: an *allow* that stands for that, too, may not be said.
+    pub beyond: PurposeSet,
     /// How the party is known; at least one.
     pub identifiers: Vec<Known>,
 }

@@ -288,15 +288,15 @@ impl Destination {
     /// The most that is known there of an opt-out that arrives: the least of the calls that carry it.
     pub fn ceiling(&self, manifest: &Manifest) -> Level {
         match manifest.declared().connector.transport {
-            Transport::Sql => Level::Verified,
             Transport::File | Transport::S3 | Transport::Sftp | Transport::Manual => Level::Accepted,
-            Transport::Http if manifest.verify_unit().is_some() => Level::Verified,
             // What was written from documentation alone shows that it was taken, and no more.
             Transport::Http if !self.is_verified() => Level::Accepted,
-            Transport::Http => {
+            transport @ (Transport::Http | Transport::Sql) => {
+                let is_read_back = transport == Transport::Sql || manifest.verify_unit().is_some();
                 let purposes = self.purposes_of(manifest);
                 let of = |op: OpView<'_>| match op.ceiling {
                     Ceiling::Accepted => Level::Accepted,
+                    Ceiling::Verified if is_read_back => Level::Verified,
                     Ceiling::Applied | Ceiling::Verified => Level::Applied,
                 };
                 opt_outs(manifest, &purposes).map(of).min().unwrap_or(Level::Accepted)

@@ -38,9 +38,9 @@ impl Deliveries {
     pub fn configure(&self, engine: &Engine, planned: Vec<Planned>) -> Result<(), AskError> {
         let mut drops = Vec::new();
         let destinations = planned.into_iter().map(|planned| self.destination(engine, planned, &mut drops)).collect();
-        engine.deliver(destinations)?;
         let mut snapshots = self.snapshots.lock().unwrap_or_else(PoisonError::into_inner);
         snapshots.drain(..).for_each(|task| task.abort());
+        engine.deliver(destinations)?;
         snapshots.extend(drops.into_iter().filter_map(|(id, files)| self.snapshots_of(engine.clone(), id, files)));
         Ok(())
     }

@@ -77,6 +77,8 @@ enum Rows {
 struct Told {
     fates: BTreeMap<u64, Fate>,
     open: Option<Open>,
+    /// Whom the calls were about that are to be made again in smaller ones.
+    open_tokens: BTreeSet<u64>,
     jobs: Vec<(usize, String)>,
 }
 
@@ -265,6 +267,7 @@ impl Run {
         };
         if tokens.len() > 1 {
             told.open = told.open.take().max(Some(open));
+            told.open_tokens.extend(tokens);
             return None;
         }
         let halves = if call.units.len() > 1 { self.inner.options.instance.split(call) } else { None };
@@ -361,6 +364,11 @@ impl Run {
                 reports.push((target, Report::Nothing));
                 continue;
             };
+            // What becomes of the whole counts for them, whatever another call said.
+            if told.open_tokens.contains(&target.0) {
+                sent += 1;
+                continue;
+            }
             sent += usize::from(!fate.unreachable);
             rejections.extend(fate.rejected.as_deref());
             let report = match &fate.outcome {
@@ -374,16 +382,21 @@ impl Run {
                 Some(outcome) => match (&fate.verified, outcome) {
                     (Some(Verified::Clean), _) => Report::Reached(Level::Verified.min(fate.ceiling).min(cap)),
                     (Some(Verified::Absent), _) => Report::Absent,
-                    (Some(Verified::Dirty), _) => Report::Reached(Level::Accepted),
+                    (Some(Verified::Dirty), _) => Report::Reached(Level::Accepted.min(cap)),
                     (_, UnitOutcome::Duplicate) => Report::Duplicate,
                     // It can be read back, and was not: what it said of itself counts for little.
-                    (Some(Verified::Trouble(_)), _) => Report::Reached(Level::Accepted),
-                    (None, _) if fate.is_only_out && can_verify => Report::Reached(Level::Accepted),
+                    (Some(Verified::Trouble(_)), _) => Report::Reached(Level::Accepted.min(cap)),
+                    (None, _) if fate.is_only_out && can_verify => Report::Reached(Level::Accepted.min(cap)),
                     (None, outcome) => {
                         let proven = outcome.proves().map_or(Level::Accepted, people::level);
                         Report::Reached(proven.min(fate.ceiling).min(cap))
                     }
                 },
+            };
+            // Where calls are only checked nobody was told anything.
+            let report = match report {
+                Report::Absent | Report::Duplicate if cap < Level::Accepted => Report::Reached(cap),
+                report => report,
             };
             match report {
                 Report::Reached(level) => levels.push((target, level)),

@@ -49,13 +49,20 @@ pub const fn level(ceiling: Ceiling) -> Level {
 }
 
 impl Choice {
-    /// The purposes of a message that the op tells of; empty: it tells nothing of it. An *allow* is told only when nothing of the op is
-    /// denied any more.
+    /// The purposes of a message that the op tells of; empty: it tells nothing of it.
     pub fn of(&self, message: &Message) -> PurposeSet {
+        self.about(message, message.denied)
+    }
+
+    /// The same where so much is denied. An *allow* is told only when nothing of the op is denied any more, also nothing that the destination is not
+    /// told of: the op would undo it.
+    fn about(&self, message: &Message, denied: PurposeSet) -> PurposeSet {
         let within = |set: PurposeSet| self.purposes.map_or(set, |purposes| purposes.intersection(set));
         match self.on {
-            On::OptOut => within(message.denied),
-            On::OptIn if within(message.denied).is_empty() => within(message.allowed),
+            On::OptOut => within(denied),
+            On::OptIn if within(denied).is_empty() && self.purposes.is_none_or(|purposes| !purposes.intersects(message.beyond)) => {
+                within(message.allowed)
+            }
             On::OptIn => PurposeSet::EMPTY,
         }
     }
@@ -69,9 +76,26 @@ impl Choice {
         let purposes = known.names(self.of(message)).into_iter().map(str::to_owned).collect();
         Person { purposes, status: status.to_owned(), lookup, ..plain(message) }
     }
+
+    /// The same for a table of identifiers: each is said as it is, whoever shares it, and not as its person is.
+    fn people(&self, message: &Message, known: &Purposes) -> Vec<Person> {
+        let mut sets: Vec<PurposeSet> = Vec::new();
+        for one in &message.identifiers {
+            let set = self.about(message, one.denied);
+            if !set.is_empty() && !sets.contains(&set) {
+                sets.push(set);
+            }
+        }
+        let person = |set: PurposeSet| {
+            let identifiers = message.identifiers.iter().filter(|one| self.about(message, one.denied) == set).cloned().collect();
+            let purposes = known.names(set).into_iter().map(str::to_owned).collect();
+            Person { purposes, ..self.person(&Message { identifiers, ..message.clone() }, known, Vec::new()) }
+        };
+        sets.into_iter().map(person).collect()
+    }
 }
 
-/// The people whom one op is to tell of.
+/// The people whom one op is to put into rows.
 pub struct Told {
     /// The op's place in the manifest.
     pub op: usize,
@@ -82,10 +106,8 @@ pub struct Told {
 /// What each op has to tell, and for whom none has anything: [`Report::Nothing`].
 pub fn told(manifest: &Manifest, known: &Purposes, messages: &[Arc<Message>]) -> (Vec<Told>, Vec<(Target, Report)>) {
     let choices = choices(manifest, known);
-    let people = |choice: &Choice| {
-        let meant = messages.iter().filter(|message| !choice.of(message).is_empty());
-        Told { op: choice.op, people: meant.map(|message| choice.person(message, known, Vec::new())).collect() }
-    };
+    let people =
+        |choice: &Choice| Told { op: choice.op, people: messages.iter().flat_map(|message| choice.people(message, known)).collect() };
     let told = choices.iter().map(people).filter(|told| !told.people.is_empty()).collect();
     let nothing = messages.iter().filter(|message| choices.iter().all(|choice| choice.of(message).is_empty()));
     (told, nothing.map(|message| (message.target, Report::Nothing)).collect())

@@ -118,7 +118,7 @@ fn lane(destination: &Destination, manifest: &Manifest, purposes: &[String], flo
         patrols.push(Patrol { kind: PatrolKind::Send, period_ms });
     }
     Lane {
-        generation: generation(manifest, purposes),
+        generation: generation(manifest, purposes, destination.dry_run, floor),
         floor,
         batch_items: pace.batch_items,
         linger_ms: destination.linger.as_ref().map_or(pace.linger_seconds * 1000, crate::config::Period::millis),
@@ -148,11 +148,12 @@ fn number(digest: &[u8]) -> u64 {
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// What decides which targets need a message, and which can be reached.
-fn generation(manifest: &Manifest, purposes: &[String]) -> u64 {
+/// What decides which targets need a message, which can be reached, and what it means that one arrived.
+fn generation(manifest: &Manifest, purposes: &[String], dry_run: bool, floor: Level) -> u64 {
     let declared = manifest.declared();
     let ops: Vec<_> = manifest.ops().map(|op| (op.on, op.purposes)).collect();
-    let text = serde_json::to_vec(&(manifest.id(), declared.connector.version, &declared.ids, ops, purposes)).unwrap_or_default();
+    let text =
+        serde_json::to_vec(&(manifest.id(), declared.connector.version, &declared.ids, ops, purposes, dry_run, floor)).unwrap_or_default();
     number(&Sha256::digest(text))
 }
 

@@ -71,7 +71,7 @@ fn instance(id: &str, settings: &Value) -> Instance {
 
 fn email(text: &str) -> Known {
     let (identifier, _) = Identifier::from_value(Kind::Email, text).expect("an address");
-    Known { kind: Kind::Email, text: Some(Zeroizing::new(text.to_owned())), sha256: identifier.digest }
+    Known { kind: Kind::Email, text: Some(Zeroizing::new(text.to_owned())), sha256: identifier.digest, denied: NOTHING }
 }
 
 /// Of whom only the digest is known.
@@ -80,7 +80,8 @@ fn digest(text: &str) -> Known {
 }
 
 fn message(target: u64, version: u64, denied: PurposeSet, allowed: PurposeSet, identifiers: &[Known]) -> Arc<Message> {
-    Arc::new(Message { target: Target(target), version, at: AT, denied, allowed, identifiers: identifiers.to_vec() })
+    let identifiers = identifiers.iter().map(|known| Known { denied, ..known.clone() }).collect();
+    Arc::new(Message { target: Target(target), version, at: AT, denied, allowed, beyond: NOTHING, identifiers })
 }
 
 fn opt_out(target: u64, version: u64, address: &str) -> Arc<Message> {

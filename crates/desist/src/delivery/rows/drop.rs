@@ -198,7 +198,7 @@ impl Transport for FileDrop {
     }
 
     fn reaches(&self, message: &Message) -> bool {
-        reaches(&self.inner.instance, message)
+        reaches(&self.inner.instance, &self.inner.options.purposes, message)
     }
 }
 

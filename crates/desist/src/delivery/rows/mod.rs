@@ -17,7 +17,7 @@ use desist_engine::delivery::transport::{Done, Ended, Message, Transport};
 use desist_engine::env::Env;
 use tokio::runtime::Handle;
 
-use super::people::{level, plain, told};
+use super::people::{level, told};
 
 mod drop;
 mod local;
@@ -205,8 +205,8 @@ fn render(instance: &Instance, purposes: &Purposes, messages: &[Arc<Message>]) -
     Ok(Rendered { rows, reports, ceilings })
 }
 
-/// Whether a row can be made of it, whatever it says.
-fn reaches(instance: &Instance, message: &Message) -> bool {
-    let people = [plain(message)];
-    instance.manifest().ops().any(|op| instance.rows(op.index, &people).is_ok_and(|(rows, _)| !rows.is_empty()))
+/// Whether it is in rows, by the rule that sends.
+fn reaches(instance: &Instance, purposes: &Purposes, message: &Message) -> bool {
+    let messages = [Arc::new(message.clone())];
+    render(instance, purposes, &messages).is_ok_and(|rendered| !rendered.rows.is_empty() && rendered.reports.is_empty())
 }

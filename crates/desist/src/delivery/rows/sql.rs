@@ -96,7 +96,7 @@ impl Table {
              AS new (kind, sha256_hex, purposes, status, version, updated_at) \
              ON CONFLICT (kind, sha256_hex) DO UPDATE \
              SET purposes = excluded.purposes, status = excluded.status, version = excluded.version, updated_at = excluded.updated_at \
-             WHERE excluded.version >= present.version"
+             WHERE present.version IS NULL OR excluded.version >= present.version"
         )
     }
 
@@ -165,7 +165,7 @@ impl Transport for Sql {
     }
 
     fn reaches(&self, message: &Message) -> bool {
-        reaches(&self.inner.instance, message)
+        reaches(&self.inner.instance, &self.inner.options.purposes, message)
     }
 }
 
@@ -238,6 +238,13 @@ impl Inner {
             let is_seen = keys.iter().all(|key| found.get(key).is_some_and(|there| is_as_told(there, &entries[key])));
             let ceiling = ceilings.get(&target).copied().unwrap_or(Level::Accepted);
             let level = if is_seen { ceiling } else { Level::Accepted };
+            let is_ahead = keys.iter().any(|key| found.get(key).is_some_and(|there| allows_what_is_denied(there, &entries[key])));
+            if is_ahead && !reports.iter().any(|(reported, _)| *reported == target) {
+                let problem = "the table has rows with higher versions than this log, which allow what is denied now; is the log restored from a backup, or does \
+                               somebody else write there?";
+                self.problem.set(self.instance.manifest().id(), Some(problem.to_owned()));
+                reports.push((target, Report::Failed { is_retryable: true, code: 0 }));
+            }
             if !reports.iter().any(|(reported, _)| *reported == target) {
                 reports.push((target, Report::Reached(level)));
             }
@@ -299,11 +306,14 @@ impl Inner {
     async fn read(&self, client: &Client, keys: impl Iterator<Item = &Key>) -> Result<Entries, Error> {
         let (kinds, digests): (Vec<&str>, Vec<&str>) = keys.map(|(kind, digest)| (kind.as_str(), digest.as_str())).unzip();
         let rows = client.query(&self.table.select(), &[&kinds, &digests]).await?;
+        // A table of the operator's own can have gaps: what is not there is not as it was told.
+        let text = |row: &tokio_postgres::Row, at: usize| row.try_get::<_, Option<String>>(at).map(Option::unwrap_or_default);
         let entry = |row: &tokio_postgres::Row| {
-            let entry = Entry { purposes: row.get(2), status: row.get(3), version: row.get(4), updated_at: 0 };
-            ((row.get(0), row.get(1)), entry)
+            let version = row.try_get::<_, Option<i64>>(4)?.unwrap_or(-1);
+            let entry = Entry { purposes: text(row, 2)?, status: text(row, 3)?, version, updated_at: 0 };
+            Ok(((text(row, 0)?, text(row, 1)?), entry))
         };
-        Ok(rows.iter().map(entry).collect())
+        rows.iter().map(entry).collect()
     }
 
     /// The connection that was kept, or a new one, for as long as the errand has time.
@@ -398,9 +408,19 @@ impl Inner {
     }
 }
 
-/// What is there says what was told, or something newer.
+/// What is there says what was told, or something newer that denies as much.
 fn is_as_told(there: &Entry, told: &Entry) -> bool {
-    there.version > told.version || (there.version == told.version && there.status == told.status && there.purposes == told.purposes)
+    if there.version != told.version {
+        return there.version > told.version && !allows_what_is_denied(there, told);
+    }
+    there.status == told.status && there.purposes == told.purposes
+}
+
+/// Whether what is there has a higher version and allows what is denied now. The log never says that of itself, so the table is ahead of
+/// it: the log was restored, or somebody else writes there.
+fn allows_what_is_denied(there: &Entry, told: &Entry) -> bool {
+    let denied = |purpose: &str| there.status == told.status && there.purposes.split(' ').any(|one| one == purpose);
+    there.version > told.version && told.status == "opt_out" && !told.purposes.split(' ').all(denied)
 }
 
 /// The rows by their key, and the keys of each target. One statement cannot write a row twice.

@@ -78,7 +78,7 @@ fn each_batch_is_a_file_that_is_there_with_its_manifest() {
 fn a_file_can_be_csv_with_the_values_in_clear() {
     let directory = tempfile::tempdir().expect("a directory");
     let rows = open(directory.path(), &json!({ "format": "csv", "values": "clear" }), options(false));
-    let crm = Known { kind: Kind::CustomerId, text: Some(Zeroizing::new("a \"b\", c".to_owned())), sha256: [0; 32] };
+    let crm = Known { kind: Kind::CustomerId, text: Some(Zeroizing::new("a \"b\", c".to_owned())), sha256: [0; 32], denied: NOTHING };
     let rosa = message(1, 10, SALE.union(PurposeSet::SHARING), NOTHING, &[email("rosa@example.org"), crm, digest("rosa@example.net")]);
     assert_eq!(reports(&send(&rows, &[rosa])), reached(Level::Accepted, [1]));
     let (_, lines) = received(directory.path()).remove(0);
