@@ -218,33 +218,11 @@ impl Delivery {
         let post: Post = Arc::new(move |event| drop(posted.send(event)));
         let (shared, announced) = (Arc::clone(shared), Arc::clone(&self.announced));
         let thread = std::thread::Builder::new().name("delivery".into()).spawn(move || {
-            let begin = Instant::now();
-            let now = || Now { unix_ms: shared.env.now_ms(), mono_ms: begin.elapsed().as_millis() as u64 };
-            let mut driver = Driver::new(Arc::clone(&shared), post);
-            let mut stop_at: Option<Instant> = None;
-            loop {
-                driver.tick(now());
-                if stop_at.is_some_and(|at| driver.is_drained() || at <= Instant::now()) {
-                    return;
-                }
-                let mut wait = Duration::from_millis(driver.next_ms().saturating_sub(now().mono_ms).max(1));
-                if let Some(at) = stop_at {
-                    wait = wait.min(at.saturating_duration_since(Instant::now()));
-                }
-                for _ in 0..EVENTS_MAX {
-                    let event = match receiver.recv_timeout(wait) {
-                        Ok(event) => event,
-                        Err(RecvTimeoutError::Timeout) => break,
-                        Err(RecvTimeoutError::Disconnected) => return,
-                    };
-                    wait = Duration::ZERO;
-                    match event {
-                        Event::Changed => announced.store(false, Ordering::Release),
-                        Event::Stop => stop_at = Some(Instant::now() + DRAIN),
-                        _ => {}
-                    }
-                    driver.step(now(), event);
-                }
+            let run = || drive(&shared, &receiver, post, &announced);
+            if std::panic::catch_unwind(std::panic::AssertUnwindSafe(run)).is_err() {
+                // Nobody would be told any more, and nobody would hear of it. What was acknowledged is on disk, and a restart begins there.
+                tracing::error!("the thread of the destinations ended with a panic: stopping");
+                std::process::abort();
             }
         })?;
         // Nobody listened to what was announced before; what comes from here on is announced again.
@@ -252,6 +230,38 @@ impl Delivery {
         *events = Some(sender);
         *self.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
         Ok(())
+    }
+}
+
+/// Runs a driver until it is told to stop.
+fn drive(shared: &Arc<Shared>, receiver: &mpsc::Receiver<Event>, post: Post, announced: &AtomicBool) {
+    let begin = Instant::now();
+    let now = || Now { unix_ms: shared.env.now_ms(), mono_ms: begin.elapsed().as_millis() as u64 };
+    let mut driver = Driver::new(Arc::clone(shared), post);
+    let mut stop_at: Option<Instant> = None;
+    loop {
+        driver.tick(now());
+        if stop_at.is_some_and(|at| driver.is_drained() || at <= Instant::now()) {
+            return;
+        }
+        let mut wait = Duration::from_millis(driver.next_ms().saturating_sub(now().mono_ms).max(1));
+        if let Some(at) = stop_at {
+            wait = wait.min(at.saturating_duration_since(Instant::now()));
+        }
+        for _ in 0..EVENTS_MAX {
+            let event = match receiver.recv_timeout(wait) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
+            };
+            wait = Duration::ZERO;
+            match event {
+                Event::Changed => announced.store(false, Ordering::Release),
+                Event::Stop => stop_at = Some(Instant::now() + DRAIN),
+                _ => {}
+            }
+            driver.step(now(), event);
+        }
     }
 }
 
@@ -286,13 +296,14 @@ impl Engine {
                 Ok(Ok(()))
             })?;
         }
+        let generations: Vec<u64> = destinations.iter().map(|destination| destination.lane.generation).collect();
         let numbered = self.read(|read| {
             let known = read.destinations()?;
             let no = |id: &String| known.iter().find(|(_, known)| known == id).map(|(no, _)| *no);
             let mut numbered = Vec::new();
             for (place, id) in ids.iter().enumerate() {
                 let no = no(id).ok_or_else(|| StoreError::Damaged("a destination has no number".into()))?;
-                numbered.push((place, no, told_through(read, no)?));
+                numbered.push((place, no, told_through(read, no, generations[place])?));
             }
             Ok(numbered)
         })?;
@@ -359,32 +370,22 @@ impl Engine {
     /// Records that a destination was told by hand of everything up to an entry. Name and evidence go into the vault.
     pub fn told_by_hand(&self, id: &str, through: u64, evidence: &[u8], by: Actor) -> Result<(), AskError> {
         let no = self.number(id)?;
-        let status = self.destinations()?;
-        if !status.iter().any(|status| status.no == no && status.through.is_some()) {
-            return Err(AskError::NotFound);
-        }
+        let generation = self.ask(move |driver, _| driver.by_hand(no))?.ok_or(AskError::NotFound)?;
         let evidence = evidence.to_vec();
-        self.submit_blocking(Lane::Interactive, move |ctx| tell_by_hand(ctx, no, through, &evidence, by))?;
+        self.submit_blocking(Lane::Interactive, move |ctx| tell_by_hand(ctx, no, through, generation, &evidence, by))?;
         self.ask(move |driver, now| driver.told_by_hand(now, no, through))
     }
 
-    /// Where a party stands at every destination that is bound to any of `purposes`.
-    pub fn standings(&self, party: Party) -> Result<Vec<Standing>, AskError> {
-        let standings = self.ask(move |driver, now| {
-            let assurances = driver.assurances(now, party)?;
-            let status = driver.status(now);
-            let of = |no: u32| status.iter().find(|status| status.no == no);
-            let standing = |(no, assurance)| of(no).map(|of| Standing { no, id: of.id.clone(), assurance, required: of.required });
-            Ok::<_, StoreError>(assurances.into_iter().filter_map(standing).collect())
-        })?;
-        Ok(standings?)
+    /// Where a party stands at every destination, as to what is denied for any of these purposes.
+    pub fn standings(&self, party: Party, denied: PurposeSet) -> Result<Vec<Standing>, AskError> {
+        Ok(self.ask(move |driver, now| driver.standings(now, party, denied))??)
     }
 
     /// Where a request stands at all destinations together, and at each.
     pub fn enforcement(&self, row: &RequestRow) -> Result<(Enforcement, Vec<Standing>), AskError> {
         let mut all: Vec<Standing> = Vec::new();
         for party in self.read(|read| shown::parties(read, row))? {
-            merge(&mut all, self.standings(party)?);
+            merge(&mut all, self.standings(party, row.purposes)?);
         }
         Ok((enforcement(&all), all))
     }
@@ -430,15 +431,16 @@ pub fn enforcement(standings: &[Standing]) -> Enforcement {
     }
 }
 
-/// Up to where a destination was told by hand.
-fn told_through(read: &mut dyn Read, no: u32) -> Result<u64, StoreError> {
-    let stored = read.meta(&by_hand(no))?;
-    let number = |bytes: Vec<u8>| bytes.try_into().map(u64::from_be_bytes).map_err(|_| StoreError::Damaged(by_hand(no)));
-    stored.map_or(Ok(0), number)
+/// Up to where a destination was told by hand, of what it is told of now: whoever was told of less has to be told again.
+fn told_through(read: &mut dyn Read, no: u32, generation: u64) -> Result<u64, StoreError> {
+    let Some(stored) = read.meta(&by_hand(no))? else { return Ok(0) };
+    let stored: [u8; 16] = stored.try_into().map_err(|_| StoreError::Damaged(by_hand(no)))?;
+    let (through, of) = (&stored[..8], &stored[8..]);
+    Ok(if of == generation.to_be_bytes() { u64::from_be_bytes(through.try_into().expect("8 bytes")) } else { 0 })
 }
 
-fn tell_by_hand(ctx: &mut Ctx<'_>, no: u32, through: u64, evidence: &[u8], by: Actor) -> Outcome<()> {
-    if through > ctx.batch.counters.entries || through <= told_through(ctx.write, no)? {
+fn tell_by_hand(ctx: &mut Ctx<'_>, no: u32, through: u64, generation: u64, evidence: &[u8], by: Actor) -> Outcome<()> {
+    if through > ctx.batch.counters.entries || through <= told_through(ctx.write, no, generation)? {
         return Ok(Err(Refusal::NotFound));
     }
     let env = ctx.shared.env.as_ref();
@@ -446,7 +448,7 @@ fn tell_by_hand(ctx: &mut Ctx<'_>, no: u32, through: u64, evidence: &[u8], by: A
     let seq = ctx.batch.emit(ctx.write, Fact::ToldByHand { destination: no, through, evidence: digest, by })?;
     let owner = Owner::ByHand(seq);
     ctx.write.vault_put(owner, &ctx.shared.vault.seal(owner, &salted, env))?;
-    ctx.write.put_meta(&by_hand(no), &through.to_be_bytes())?;
+    ctx.write.put_meta(&by_hand(no), &[through.to_be_bytes(), generation.to_be_bytes()].concat())?;
     Ok(Ok(()))
 }
 

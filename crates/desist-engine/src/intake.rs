@@ -285,6 +285,24 @@ impl From<ImportRow> for ImportProgress {
 /// Takes one piece of a file. A piece that was taken before changes nothing, one that skips rows is
 /// answered with the place to go on from.
 pub fn import(ctx: &mut Ctx<'_>, chunk: &ImportChunk) -> Outcome<ImportProgress> {
+    take(ctx, chunk, false)
+}
+
+/// The same for a file whose choices `of` took: of it destinations have to be told of more kinds now. Choices that were taken are not taken
+/// again, since the consumer may have said something else meanwhile.
+pub fn import_again(ctx: &mut Ctx<'_>, chunk: &ImportChunk, of: &[u8; 32]) -> Outcome<ImportProgress> {
+    let is_taken = ctx.write.import(of)?.is_some_and(|row| row.finished);
+    let progress = take(ctx, chunk, is_taken)?;
+    if let (Ok(done), false) = (&progress, is_taken)
+        && done.finished
+    {
+        let ImportProgress { rows, accepted, refused, finished } = *done;
+        ctx.write.put_import(of, &ImportRow { rows, accepted, refused, finished })?;
+    }
+    Ok(progress)
+}
+
+fn take(ctx: &mut Ctx<'_>, chunk: &ImportChunk, is_taken: bool) -> Outcome<ImportProgress> {
     let mut row = ctx.write.import(&chunk.import)?.unwrap_or_default();
     if row.finished || row.rows != chunk.first_row {
         return Ok(Ok(row.into()));
@@ -296,7 +314,7 @@ pub fn import(ctx: &mut Ctx<'_>, chunk: &ImportChunk) -> Outcome<ImportProgress>
     let request = RequestId(chunk.import[..16].try_into().expect("16 of 32 bytes"));
     for named in &chunk.people {
         let mut known = true;
-        for one in named {
+        for one in named.iter().filter(|_| !is_taken) {
             known &= match ctx.batch.find(ctx.write, &one.key)? {
                 // What an API client can end is not enough: the file's word stays when that one goes.
                 Some(no) => ctx
@@ -307,7 +325,7 @@ pub fn import(ctx: &mut Ctx<'_>, chunk: &ImportChunk) -> Outcome<ImportProgress>
                 None => false,
             };
         }
-        if !known || named.len() > 1 {
+        if !is_taken && (!known || named.len() > 1) {
             let act = OptOut {
                 request,
                 kind: RequestKind::OptOut,

@@ -220,6 +220,8 @@ impl Writer {
             Ok((keys, purposes, _)) => {
                 shared.keys.store(Arc::new(keys));
                 shared.purposes.store(Arc::new(purposes));
+                // What was written after all is told, too.
+                shared.delivery.changed();
             }
             Err(error) => {
                 // Without knowing what is stored nothing may be written: try again from the start.

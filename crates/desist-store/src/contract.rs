@@ -289,7 +289,6 @@ pub fn every_operation_round_trips(make: Make<'_>) {
         assert_eq!(read.totals()?, Totals::default());
         Ok(())
     });
-
     // Rows with every bit and every name, written and replaced.
     let every = PurposeSet(u64::MAX);
     let mut line = Line::default();
@@ -341,7 +340,6 @@ pub fn every_operation_round_trips(make: Make<'_>) {
     });
     let missing = Changes { verdicts: vec![(IdentifierNo(99), verdict)], ..Changes::default() };
     assert!(matches!(store.transact(&mut |write| write.write(&[], &missing, 1)), Err(StoreError::Damaged(_))));
-
     let mut requests = Vec::new();
     for (number, channel) in (1_u64..).zip(Channel::ALL) {
         for (kind, status) in [
@@ -376,7 +374,6 @@ pub fn every_operation_round_trips(make: Make<'_>) {
         assert_eq!((read.totals()?.requests, read.totals()?.unreached), ([10, 11, 12], 11));
         Ok(())
     });
-
     let owners = [Owner::Profile(SubjectNo(1)), Owner::Profile(SubjectNo(2)), Owner::Request(request_id(1))];
     let profile = ProfileRow { created_ms: 1, modified_ms: 2, opt_out_ended_ms: Some(3) };
     let row = ImportRow { rows: 3, accepted: 2, refused: 1, finished: true };
@@ -892,7 +889,7 @@ fn assert_same_changes(store: &dyn Store, told: &BTreeMap<Party, (u64, u64)>) {
         }
         assert_eq!(found, expected);
         for row in &expected {
-            assert_eq!(read.change_of(row.party)?, Some(*row));
+            assert_eq!((read.change_of(row.party)?, read.change_upto(row.no)?), (Some(*row), Some(*row)));
         }
         assert_eq!(read.change_of(Party::Subject(SubjectNo(999_999)))?, None);
         Ok(())

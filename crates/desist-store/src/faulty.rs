@@ -103,6 +103,7 @@ impl Read for FaultyWrite<'_> {
         fn meta(&mut self, name: &str) -> Option<Vec<u8>>;
         fn changes(&mut self, after: u64, limit: usize) -> Vec<ChangeRow>;
         fn change_of(&mut self, party: Party) -> Option<ChangeRow>;
+        fn change_upto(&mut self, no: u64) -> Option<ChangeRow>;
         fn entries(&mut self, seqs: Range<u64>) -> Vec<(u64, Vec<u8>)>;
         fn evidence(&mut self, seqs: Range<u64>, limit: usize) -> Vec<(u64, Vec<u8>)>;
         fn tile(&mut self, level: u8, no: u64) -> Option<Vec<u8>>;

@@ -332,6 +332,8 @@ pub trait Read: Records<Error = StoreError> {
     fn changes(&mut self, after: u64, limit: usize) -> Result<Vec<ChangeRow>, StoreError>;
     /// The latest change of a party; none if nothing ever concerned it.
     fn change_of(&mut self, party: Party) -> Result<Option<ChangeRow>, StoreError>;
+    /// The last change that is not after the one with this number.
+    fn change_upto(&mut self, no: u64) -> Result<Option<ChangeRow>, StoreError>;
     /// The stored bytes of the entries with these numbers (`from..to`, from 1), in order.
     fn entries(&mut self, seqs: Range<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError>;
     /// The stored evidence of the entries with these numbers (`from..to`), in order, at most `limit`; see [`evidence`].

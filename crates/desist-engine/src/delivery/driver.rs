@@ -109,6 +109,8 @@ struct Run {
     drained: bool,
     /// What the store could not answer yet.
     unread: Vec<Action>,
+    /// What an operator said while there was no lane to hear it.
+    pause: Option<bool>,
 }
 
 /// The present state of a party, and what was rendered from it.
@@ -272,6 +274,10 @@ impl Driver {
                 self.input(now, no, Input::TryNow);
                 continue;
             }
+            // A pause that is not in the books yet goes on.
+            let old = self.runs.get(&no);
+            let is_paused = |lane: &Lane| lane.books().head.paused_unix_ms.is_some();
+            let pause = old.and_then(|run| run.lane.as_ref().map_or(run.pause, |lane| Some(is_paused(lane))));
             self.forget(no);
             self.lives += 1;
             let run = Run {
@@ -288,6 +294,7 @@ impl Driver {
                 alarms: BTreeMap::new(),
                 drained: false,
                 unread: Vec::new(),
+                pause,
             };
             self.runs.insert(no, run);
         }
@@ -304,6 +311,7 @@ impl Driver {
 
     /// Who is not a destination any more has no alarms.
     fn forget(&mut self, no: u32) {
+        self.evidence.forget(no);
         if let Some(run) = self.runs.remove(&no) {
             for kind in run.alarms.into_keys() {
                 self.shared.alerts.cleared(self.shared.env.as_ref(), About { kind, destination: Some(run.destination.id.as_str().into()) });
@@ -350,7 +358,11 @@ impl Driver {
         (run.lease, run.read_seq) = (Some(epoch), 0);
         run.unread.clear();
         self.show_alarms(no);
+        let pause = self.runs.get_mut(&no).and_then(|run| run.pause.take());
         self.renew(now, no);
+        if let Some(pause) = pause {
+            self.input(now, no, if pause { Input::Pause } else { Input::Resume });
+        }
         if self.stopping {
             self.input(now, no, Input::Drain);
         }
@@ -446,7 +458,7 @@ impl Driver {
         let (purposes, from_seq, through) = (run.destination.purposes, run.read_seq, run.destination.through);
         let shared = Arc::clone(&self.shared);
         let mut page = Page::default();
-        let mut last_seq = None;
+        let (mut last_seq, mut from_seq) = (None, from_seq);
         shared.readers.read(&mut |read| {
             let mut rows = read.changes(after, limit)?;
             let head = read.coordinator()?.counters.changes;
@@ -462,9 +474,12 @@ impl Driver {
             if is_end && !is_held_back {
                 page.upto = head.max(after);
             }
-            // A lane that begins anew does not know which entries it saw; from the first of the page on they are new to it.
-            let from_seq = if from_seq == 0 { rows.first().map_or(0, |row| row.seq) } else { from_seq };
-            last_seq = rows.last().map(|row| row.seq);
+            // A lane that begins anew saw what is behind its place.
+            if from_seq == 0 {
+                from_seq = read.change_upto(after)?.map_or(0, |row| row.seq);
+            }
+            // What changes again before it is read keeps its earlier deadline, so what was seen counts from the end of the feed alone.
+            last_seq = if page.is_end { rows.last().map(|row| row.seq) } else { None };
             for row in rows {
                 self.look(read, row)?;
                 if let Some(change) = self.change(no, row, purposes, if is_patrol { 0 } else { from_seq }) {
@@ -473,8 +488,8 @@ impl Driver {
             }
             Ok(())
         })?;
-        if let (Some(run), Some(seq), false) = (self.runs.get_mut(&no), last_seq, is_patrol) {
-            run.read_seq = run.read_seq.max(seq);
+        if let (Some(run), false) = (self.runs.get_mut(&no), is_patrol) {
+            run.read_seq = run.read_seq.max(last_seq.unwrap_or(0)).max(from_seq);
         }
         Ok(page)
     }
@@ -572,10 +587,21 @@ impl Driver {
         }
         let (life, started_ms, post) = (run.life, now.mono_ms, Arc::clone(&self.post));
         let within = Duration::from_millis(run.destination.lane.request_timeout_ms);
-        let asked = Asked::of(&errand);
+        // What people say that they did, and what only checked, is no delivery that a destination acknowledged.
+        let is_shown = run.destination.through.is_none() && run.destination.lane.floor >= Level::Accepted;
+        let about = Asked::of(&errand);
+        let asked = if is_shown { about.clone() } else { Asked::default() };
+        let sent = if let (Errand::Send(messages), Ok(transport)) = (&errand, &run.destination.transport) {
+            Some((messages.clone(), Arc::clone(transport)))
+        } else {
+            None
+        };
         let done: super::transport::Done = Box::new(move |mut ended: Ended| {
             // A transport speaks of those it was given.
-            ended.reports.retain(|(target, _)| asked.is_about(*target));
+            ended.reports.retain(|(target, _)| about.is_about(*target));
+            if let Some((messages, transport)) = sent {
+                hold_to_its_word(&mut ended.reports, &messages, transport.as_ref());
+            }
             reports.append(&mut ended.reports);
             ended.reports = reports;
             post(Event::Ended { no, life, call, started_ms, asked, ended });
@@ -616,12 +642,11 @@ impl Driver {
         for no in self.numbers() {
             let Some(run) = self.runs.get(&no) else { continue };
             let Some(lane) = &run.lane else { continue };
-            let (fetched, purposes) = (lane.read_upto(), run.destination.purposes);
+            let (fetched, purposes, from_seq) = (lane.read_upto(), run.destination.purposes, run.read_seq);
             let shared = Arc::clone(&self.shared);
             let mut earliest: Option<(i64, i64)> = None;
             let read = shared.readers.read(&mut |read| {
                 let rows = read.changes(fetched, BEYOND_MAX)?;
-                let from_seq = rows.first().map_or(0, |row| row.seq);
                 for row in rows {
                     self.look(read, row)?;
                     let Some(cached) = self.states.get_mut(&row.party) else { continue };
@@ -688,6 +713,11 @@ impl Driver {
 
     /// An operator stops a destination or lets it go on.
     pub fn pause(&mut self, now: Now, no: u32, pause: bool) {
+        if let Some(run) = self.runs.get_mut(&no)
+            && run.lane.is_none()
+        {
+            run.pause = Some(pause);
+        }
         self.input(now, no, if pause { Input::Pause } else { Input::Resume });
     }
 
@@ -713,6 +743,11 @@ impl Driver {
         count
     }
 
+    /// What decides of whom a destination is told that people tell by hand; none if they do not.
+    pub(super) fn by_hand(&self, no: u32) -> Option<u64> {
+        self.runs.get(&no).filter(|run| run.destination.through.is_some()).map(|run| run.destination.lane.generation)
+    }
+
     /// Everything up to this entry was told by hand.
     pub fn told_by_hand(&mut self, now: Now, no: u32, through: u64) {
         if let Some(run) = self.runs.get_mut(&no)
@@ -725,6 +760,20 @@ impl Driver {
 
     /// What is known about a party at every destination.
     pub fn assurances(&mut self, now: Now, party: Party) -> Result<Vec<(u32, Assurance)>, StoreError> {
+        self.known(now, party, None)
+    }
+
+    /// Where a party stands as to what is denied for these purposes, at every destination: with its id, and the level that it needs.
+    pub fn standings(&mut self, now: Now, party: Party, denied: PurposeSet) -> Result<Vec<super::Standing>, StoreError> {
+        let known = self.known(now, party, Some(denied))?;
+        let standing = |(no, assurance): (u32, Assurance)| {
+            let destination = &self.runs.get(&no)?.destination;
+            Some(super::Standing { no, id: destination.id.clone(), assurance, required: destination.required })
+        };
+        Ok(known.into_iter().filter_map(standing).collect())
+    }
+
+    fn known(&mut self, now: Now, party: Party, about: Option<PurposeSet>) -> Result<Vec<(u32, Assurance)>, StoreError> {
         let mut assurances = Vec::new();
         let shared = Arc::clone(&self.shared);
         let mut change = None;
@@ -736,8 +785,10 @@ impl Driver {
             }
         })?;
         for (no, run) in &self.runs {
+            let purposes = run.destination.purposes;
+            let is_about = |state: &State| about.is_none_or(|about| state.denies(about.intersection(purposes)));
             let (needed, last) = match (change, self.states.get_mut(&party)) {
-                (Some(row), Some(cached)) => (cached.needed(run.destination.purposes), row.no),
+                (Some(row), Some(cached)) if is_about(&cached.state) => (cached.needed(purposes), row.no),
                 _ => (Needed::Nothing, 0),
             };
             let need = match &needed {
@@ -800,6 +851,15 @@ impl Cached {
         let needed = self.state.needed(purposes);
         self.needed.push((purposes, needed.clone()));
         needed
+    }
+}
+
+/// Of somebody whom it can be told of nothing may be said to be unreachable: that would count as told.
+fn hold_to_its_word(reports: &mut [(Target, Report)], messages: &[Arc<Message>], transport: &dyn super::transport::Transport) {
+    for (target, report) in reports.iter_mut().filter(|(_, report)| *report == Report::Unreachable) {
+        if messages.iter().any(|message| message.target == *target && transport.reaches(message)) {
+            *report = Report::Failed { is_retryable: false, code: 0 };
+        }
     }
 }
 

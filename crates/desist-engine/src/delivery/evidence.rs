@@ -138,11 +138,17 @@ impl Evidence {
         let waiting: BTreeMap<_, _> =
             versions.iter().filter(|(target, _)| !reports.contains_key(target)).map(|(target, version)| (*target, *version)).collect();
         // That its messages were accepted is recorded in any case.
-        if self.job_targets + waiting.len() <= JOB_TARGETS_MAX {
+        if !waiting.is_empty() && self.job_targets + waiting.len() <= JOB_TARGETS_MAX {
             self.job_targets += waiting.len();
             let before = self.jobs.insert((no, handle.to_owned()), waiting);
             self.job_targets -= before.map_or(0, |before| before.len());
         }
+    }
+
+    /// Nobody asks after the jobs of this destination any more.
+    pub fn forget(&mut self, no: u32) {
+        self.jobs.retain(|(of, _), _| *of != no);
+        self.job_targets = self.jobs.values().map(BTreeMap::len).sum();
     }
 
     fn end_job(&mut self, no: u32, handle: &str) -> BTreeMap<Target, u64> {

@@ -157,6 +157,11 @@ impl State {
         Ok(())
     }
 
+    /// Whether any of these purposes is denied.
+    pub fn denies(&self, purposes: PurposeSet) -> bool {
+        self.denied.union(self.beyond).intersects(purposes)
+    }
+
     /// What a destination that is bound to `purposes` needs to hear.
     pub fn needed(&self, purposes: PurposeSet) -> Needed {
         let denied = self.denied.union(self.beyond).intersection(purposes);

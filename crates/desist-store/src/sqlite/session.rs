@@ -353,6 +353,10 @@ impl Read for Session<'_> {
         self.one(sql, [row], change)
     }
 
+    fn change_upto(&mut self, no: u64) -> Result<Option<ChangeRow>, StoreError> {
+        self.one("SELECT no, party, seq FROM change WHERE no <= ? ORDER BY no DESC LIMIT 1", [no], change)
+    }
+
     fn entries(&mut self, seqs: Range<u64>) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
         let sql = "SELECT seq, bytes FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq";
         self.all(sql, [seqs.start, seqs.end].map(|seq| i64::try_from(seq).unwrap_or(i64::MAX)), |row| {

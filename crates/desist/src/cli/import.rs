@@ -231,11 +231,12 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
     let local = Local::connect(&args.store)?;
     let progress = |import: &String| local.call::<_, ImportStart>(Method::POST, "/control/import/progress", Some(import));
     let ImportStart { progress: mut before, kinds_told } = progress(&import)??;
+    let mut of = None;
     // What destinations have to be told of is taken from the file even if the choices in it were taken before.
     let told: Vec<_> = columns.as_slice().iter().map(|column| column.kind).filter(|kind| kinds_told.contains(kind)).collect();
     if !told.is_empty() {
         let also = serde_json::to_vec(&(&import, told)).expect("a list of words");
-        import = URL_SAFE_NO_PAD.encode(Sha256::digest(also));
+        of = Some(std::mem::replace(&mut import, URL_SAFE_NO_PAD.encode(Sha256::digest(also))));
         before = progress(&import)??.progress;
     }
     if let Some(ImportProgress { rows, accepted, refused, finished: true }) = before {
@@ -256,7 +257,7 @@ pub fn run(args: ImportArgs) -> Result<Finding, CliError> {
     let bar = ProgressBar::new(seen.rows).with_style(bar_style("rows"));
     let received_at = args.received_at.map(|time| time.to_string());
     let body =
-        ImportBody { import, first_row: 0, rows: Vec::new(), unreadable: 0, purposes, received_at, last: false, dry_run: args.dry_run };
+        ImportBody { import, of, first_row: 0, rows: Vec::new(), unreadable: 0, purposes, received_at, last: false, dry_run: args.dry_run };
     let mut import = Import { local: &local, body, start, errors: &mut errors, bar: &bar, accepted: 0, refused: 0, incomplete: 0 };
     let people = People::open(open()?, &columns, Some(delimiter)).map_err(unreadable)?;
     let people = if args.dry_run { people } else { people.with_texts_of(&kinds_told) };

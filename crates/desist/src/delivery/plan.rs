@@ -118,7 +118,7 @@ fn lane(destination: &Destination, manifest: &Manifest, purposes: &[String], flo
         patrols.push(Patrol { kind: PatrolKind::Send, period_ms });
     }
     Lane {
-        generation: generation(manifest, purposes, destination.dry_run, floor),
+        generation: generation(destination, manifest, purposes, floor),
         floor,
         batch_items: pace.batch_items,
         linger_ms: destination.linger.as_ref().map_or(pace.linger_seconds * 1000, crate::config::Period::millis),
@@ -148,12 +148,22 @@ fn number(digest: &[u8]) -> u64 {
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
-/// What decides which targets need a message, which can be reached, and what it means that one arrived.
-fn generation(manifest: &Manifest, purposes: &[String], dry_run: bool, floor: Level) -> u64 {
+/// What decides which targets need a message, which can be reached, where it goes, and what it means that one arrived. Of secrets the place
+/// counts, so that one that is renewed does not tell everybody again.
+fn generation(destination: &Destination, manifest: &Manifest, purposes: &[String], floor: Level) -> u64 {
     let declared = manifest.declared();
     let ops: Vec<_> = manifest.ops().map(|op| (op.on, op.purposes)).collect();
-    let text =
-        serde_json::to_vec(&(manifest.id(), declared.connector.version, &declared.ids, ops, purposes, dry_run, floor)).unwrap_or_default();
+    let text = serde_json::to_vec(&(
+        manifest.id(),
+        declared.connector.version,
+        &declared.ids,
+        ops,
+        purposes,
+        &destination.settings,
+        destination.dry_run,
+        floor,
+    ))
+    .unwrap_or_default();
     number(&Sha256::digest(text))
 }
 
@@ -224,13 +234,14 @@ mod tests {
 
         let secret = "{ env = \"DESIST_TEST_NOT_SET\" }";
         let two = |connector: &str, settings: &str| plan(&config(connector, "", &settings.replace("SECRET", secret))).pop().unwrap();
+        let campaign_settings = "organization = \"acme\"\napi_key = SECRET\ntoken = SECRET\n".replace("SECRET", secret);
         let campaign = two("adobe-campaign-standard", "organization = \"acme\"\napi_key = SECRET\ntoken = SECRET\n");
         campaign.lane.check().unwrap();
         assert_eq!((campaign.ceiling, campaign.required, campaign.lane.floor), (Level::Verified, Level::Applied, Level::Verified));
         assert_eq!(campaign.purposes, ["sale", "sharing"], "what its calls say");
         assert_eq!(campaign.lane.patrols, [Patrol { kind: PatrolKind::Read, period_ms: 7 * 86_400_000 }]);
         assert!(campaign.lane.probe && campaign.kinds.contains(&Kind::Email));
-        let paced = plan(&config("adobe-campaign-standard", "rate = [\"300/1m\"]\n", "organization = \"acme\"\n")).pop().unwrap();
+        let paced = plan(&config("adobe-campaign-standard", "rate = [\"300/1m\"]\n", &campaign_settings)).pop().unwrap();
         assert_eq!(paced.lane.rates, [Rate { calls: 100, window_ms: 60_000 }], "each person is looked up and read back, too");
         let marketo = two("marketo", "instance = \"123-abc-456\"\nclient_id = \"x\"\nclient_secret = SECRET\n");
         assert_eq!((marketo.verified, marketo.ceiling, marketo.required), (false, Level::Accepted, Level::Accepted));

@@ -14,7 +14,7 @@ use desist_core::purpose::PurposeSet;
 use desist_core::rules::Refused;
 use desist_engine::alerts::{About, Delivery};
 use desist_engine::delivery::AskError;
-use desist_engine::engine::Refusal;
+use desist_engine::engine::{Ctx, Refusal};
 use desist_engine::intake::{self, ImportChunk, ImportProgress};
 use desist_engine::notary::witnesses::WitnessState;
 use desist_engine::notary::{Notary, RotateError};
@@ -41,6 +41,8 @@ const UNREACHED_SHOWN_MAX: usize = 20;
 pub struct ImportBody {
     /// SHA-256 of the file and of how it is read, base64url.
     pub import: String,
+    /// The same without the kinds that destinations are told of, if there are any: what was taken under it is not taken again.
+    pub of: Option<String>,
     /// Rows of the file before this piece.
     pub first_row: u64,
     /// The rows, each with the identifiers of one person.
@@ -77,11 +79,12 @@ pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>
     if body.unreadable > u64::from(u32::MAX) || body.first_row > 1 << 48 {
         return Err(Problem::invalid("/unreadable", "more rows than a file can have"));
     }
-    let import = URL_SAFE_NO_PAD
-        .decode(&body.import)
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| Problem::invalid("/import", "not 32 bytes as base64url"))?;
+    let digest = |text: &String, pointer: &str| -> Result<[u8; 32], Problem> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.ok_or_else(|| Problem::invalid(pointer, "not 32 bytes as base64url"))
+    };
+    let import = digest(&body.import, "/import")?;
+    let of = body.of.as_ref().map(|text| digest(text, "/of")).transpose()?;
     let acted_at = match &body.received_at {
         Some(text) => Some(
             text.parse::<jiff::Timestamp>()
@@ -112,7 +115,11 @@ pub async fn import(State(app): State<App>, Extension(caller): Extension<Caller>
         let accepted = chunk.people.len() as u64;
         ImportProgress { rows: body.first_row + rows, accepted, refused: rows - accepted, finished: body.last }
     } else {
-        app.engine.submit(Lane::Bulk, move |ctx| intake::import(ctx, &chunk)).await?
+        let take = move |ctx: &mut Ctx<'_>| match &of {
+            Some(of) => intake::import_again(ctx, &chunk, of),
+            None => intake::import(ctx, &chunk),
+        };
+        app.engine.submit(Lane::Bulk, take).await?
     };
     Ok(Json(ImportAnswer { progress, refused }))
 }

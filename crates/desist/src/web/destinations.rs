@@ -9,6 +9,7 @@ use desist_core::fact::Role;
 use desist_core::graph::{Graph, Party};
 use desist_core::lane::{Assurance, Reason, Replay, State as LaneState, Target};
 use desist_core::mark::{IdentifierNo, SubjectNo};
+use desist_core::purpose::PurposeSet;
 use desist_engine::delivery::{self, Act, AskError, DestinationStatus, Enforcement, ParkedTarget, Standing, merge, parties_of};
 use desist_engine::engine::{Engine, Failure, Refusal};
 use desist_engine::intake::{self, Idempotency};
@@ -639,7 +640,7 @@ pub async fn assurance(
 pub fn standings(engine: &Engine, parties: BTreeSet<Party>) -> Result<Vec<Standing>, AskError> {
     let mut all = Vec::new();
     for party in parties {
-        match engine.standings(party) {
+        match engine.standings(party, PurposeSet(u64::MAX)) {
             Err(AskError::NotServing) => return Ok(Vec::new()),
             found => merge(&mut all, found?),
         }

@@ -231,7 +231,7 @@ fn a_list_that_was_imported_before_the_destination_came_is_told_once_it_is_impor
         assert!(done.status.success(), "{done:?}");
         serde_json::from_slice::<Value>(&done.stdout).unwrap()
     };
-    assert_eq!((import()["accepted"].as_u64(), import()["already_imported"].as_bool()), (Some(2), Some(true)));
+    assert_eq!((import()["accepted"].as_u64(), import()["already_imported"].as_bool()), (Some(2), Some(true)), "{list:?}");
     let config = directory.path().join("desist.toml");
     let before = std::fs::read_to_string(&config).unwrap();
     std::fs::write(&config, before + &webhook("hook", receiver.port)).unwrap();
@@ -240,9 +240,20 @@ fn a_list_that_was_imported_before_the_destination_came_is_told_once_it_is_impor
     let body = json!({ "identifiers": [{ "kind": "email", "value": "rosa@example.org" }] });
     let level = || server.post("/v1/subjects/assurance", &body).json()["destinations"][0]["level"].clone();
     assert_eq!(level(), "unreachable");
+    // Who allowed it meanwhile is not denied by the same list.
+    let asked = server.post(
+        "/v1/requests",
+        &json!({ "kind": "opt_in", "channel": "form", "purposes": ["sale"],
+        "identifiers": [{ "kind": "email", "value": "vega@example.org" }] }),
+    );
+    assert_eq!(asked.status, 201, "{}", asked.text);
+    let asked = asked.json();
+    let confirmed = server
+        .post(&format!("/v1/requests/{}/confirm", asked["id"].as_str().unwrap()), &json!({ "confirm_token": asked["confirm_token"] }));
+    assert_eq!(confirmed.status, 200, "{}", confirmed.text);
     assert_eq!((import()["accepted"].as_u64(), receiver.knows("stranger@example.org")), (Some(2), false));
     until("told", || level() == "accepted" && receiver.knows("vega@example.org"));
-    assert_eq!(import()["already_imported"], true);
+    assert_eq!((import()["already_imported"].clone(), server.decide("email", "vega@example.org").0), (json!(true), "allow".to_owned()));
 }
 
 fn request_is_enforced(server: &Server, id: &Value) -> bool {
