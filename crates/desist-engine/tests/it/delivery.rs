@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use desist_core::fact::{Actor, Fact};
+use desist_core::fact::{Actor, Fact, RequestKind};
 use desist_core::identifier::Kind;
 use desist_core::lane::{Assurance, Config, Level, Outcome, State};
 use desist_core::purpose::PurposeSet;
@@ -197,5 +197,68 @@ fn a_destination_that_is_told_by_hand_waits_for_somebody_to_say_so() {
     let seq = engine.applied();
     engine.told_by_hand("fax", seq, b"{\"by\":\"Ann\"}", Actor::Local).expect("told");
     wait_until("enforced", || enforcement(&engine, &vega) == Enforcement::Enforced);
+    engine.close();
+}
+
+#[test]
+fn a_request_is_enforced_for_what_it_asks_and_while_it_stands() {
+    let home = home(5);
+    let engine = home.open();
+    let world = Arc::new(World::default());
+    engine.deliver(vec![destination("crm", world.clone())]).expect("delivers");
+    let sale = out(&engine, "rosa@example.org");
+    wait_until("enforced", || enforcement(&engine, &sale) == Enforcement::Enforced);
+    // Nobody is bound to this: that another request was told proves nothing about it.
+    let rosa = email(&engine, "rosa@example.org");
+    let limit = NewRequest { kind: RequestKind::Limit, purposes: PurposeSet::LIMIT_SENSITIVE, ..opt_out(vec![rosa]) };
+    let limit = submit(&engine, limit).expect("taken");
+    assert_eq!(enforcement(&engine, &limit), Enforcement::Received);
+    // An *allow* that arrives enforces no opt-out.
+    confirmed(&engine, vec![rosa], PurposeSet::GPC);
+    wait_until("the opt-in is told", || world.denied("rosa@example.org") == Some(PurposeSet::EMPTY));
+    assert_eq!(enforcement(&engine, &sale), Enforcement::Received);
+    engine.close();
+}
+
+#[test]
+fn a_pause_holds_however_early_it_comes_and_through_another_configuration() {
+    let home = home(6);
+    let engine = home.open();
+    out(&engine, "rosa@example.org");
+    let (world, other) = (Arc::new(World::default()), Arc::new(World::default()));
+    let crm = |digest| Destination { digest: [digest; 32], ..destination("crm", world.clone()) };
+    engine.deliver(vec![crm(1), destination("ads", other.clone())]).expect("delivers");
+    engine.act("crm", Act::Pause, Actor::Local).expect("paused");
+    engine.deliver(vec![crm(2), destination("ads", other.clone())]).expect("delivers");
+    out(&engine, "vega@example.org");
+    let state = || engine.destinations().expect("asked")[0].lane.map(|lane| lane.state);
+    wait_until("paused", || state() == Some(State::Paused));
+    wait_until("the other one is told", || other.denied("vega@example.org").is_some());
+    // The first pause can come before or after the first message; the second configuration begins paused.
+    assert_eq!(world.denied("vega@example.org"), None);
+    engine.act("crm", Act::Resume, Actor::Local).expect("goes on");
+    wait_until("told", || world.denied("vega@example.org").is_some());
+    engine.close();
+}
+
+#[test]
+fn what_was_told_by_hand_counts_for_what_it_was_about() {
+    let home = home(7);
+    let engine = home.open();
+    let world = Arc::new(World::default());
+    let by_hand = |generation, purposes, digest| Destination {
+        through: Some(0),
+        purposes,
+        digest: [digest; 32],
+        lane: Config { generation, ..destination("fax", world.clone()).lane },
+        ..destination("fax", world.clone())
+    };
+    engine.deliver(vec![by_hand(1, PurposeSet::SALE, 1)]).expect("delivers");
+    let rosa = out(&engine, "rosa@example.org");
+    engine.told_by_hand("fax", rosa.seq, b"{\"by\":\"Ann\"}", Actor::Local).expect("told");
+    wait_until("enforced", || enforcement(&engine, &rosa) == Enforcement::Enforced);
+    engine.deliver(vec![by_hand(2, PurposeSet::SALE.union(PurposeSet::SHARING), 2)]).expect("delivers");
+    wait_until("it is to be told again", || enforcement(&engine, &rosa) == Enforcement::Received);
+    assert_eq!(engine.destinations().expect("asked")[0].through, Some(0));
     engine.close();
 }

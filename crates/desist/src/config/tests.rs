@@ -311,7 +311,7 @@ fn manifests_are_read_beside_the_file() {
         ("no TOML", "this is no manifest", ""),
         ("too much is required", webhook, "required = \"verified\"\n"),
         ("not for these purposes", &manual.replace("sale", "admt"), ""),
-        ("deletion without approval", &manual.replace("manual", "sftp").replace("\"table\"", "\"delete\""), ""),
+        ("deletion without approval", &webhook.replace("effect = \"notice\"", "effect = \"delete\""), ""),
     ] {
         writeln!(listing, "{name}\n  {}", load(manifest, more).expect_err(name)).unwrap();
     }
