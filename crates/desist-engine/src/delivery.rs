@@ -100,6 +100,8 @@ pub struct DestinationStatus {
     pub lane: Option<Status>,
     /// Why it cannot be called.
     pub missing: Option<String>,
+    /// What went wrong last, if nothing worked since.
+    pub problem: Option<String>,
     /// Its alarms, each with the Unix second since when this process knows it.
     pub alarms: Vec<(AlarmKind, i64)>,
     /// Told by hand up to this entry.

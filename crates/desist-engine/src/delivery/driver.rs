@@ -682,6 +682,7 @@ impl Driver {
                 ceiling: run.destination.ceiling,
                 lane,
                 missing: why,
+                problem: run.destination.transport.as_ref().ok().and_then(|transport| transport.problem()),
                 alarms: run.alarms.iter().map(|(kind, since)| (*kind, *since)).collect(),
                 through: run.destination.through,
                 owner: run.destination.owner.clone(),

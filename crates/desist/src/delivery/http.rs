@@ -3,7 +3,7 @@
 //! Invariants: nobody is above accepted who was not read back, unless the answer says more and the manifest may believe it; what is not
 //! understood is no success; `done` is called once, whatever happens.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use desist_connector::declared::Unit;
@@ -54,6 +54,8 @@ pub struct Inner {
     pub choices: Vec<Choice>,
     pub reasons: Reasons,
     pub lookups: Lookups,
+    /// What went wrong last, without anybody's data.
+    pub problem: Mutex<Option<String>>,
     /// The most calls at the same time, by the manifest.
     pub permits: Semaphore,
 }
@@ -65,7 +67,18 @@ impl HttpTransport {
         let (pace, choices) = (manifest.pace(), people::choices(manifest, &options.purposes));
         let (lookups, permits) = (Lookups::new(pace.lookup_cache_seconds), Semaphore::new(pace.concurrency.max(1) as usize));
         let auth = Authenticator::new(&options);
-        Self(Arc::new(Inner { auth, choices, reasons: Reasons::default(), lookups, permits, options }))
+        Self(Arc::new(Inner { auth, choices, reasons: Reasons::default(), lookups, problem: Mutex::default(), permits, options }))
+    }
+}
+
+impl Inner {
+    /// Keeps what went wrong for the operator. A destination that is down for a day says so once.
+    pub fn note(&self, problem: Option<String>) {
+        let mut kept = self.problem.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(problem) = problem.as_ref().filter(|problem| kept.as_ref() != Some(*problem)) {
+            tracing::warn!(destination = self.options.destination, problem, "a destination did not take what it was sent");
+        }
+        *kept = problem;
     }
 }
 
@@ -83,12 +96,19 @@ impl Transport for HttpTransport {
         let tell = Tell { done: Some(done), progress };
         self.0.options.runtime.spawn(async move {
             let ended = match tokio::time::timeout_at(run.deadline, run.errand(&errand)).await {
-                Ok(Ok(ended)) => ended,
+                Ok(Ok(ended)) => {
+                    run.inner.note(None);
+                    ended
+                }
                 Ok(Err(down)) => run.progress.down(down),
                 Err(_) => run.progress.given_up(),
             };
             tell.now(ended);
         });
+    }
+
+    fn problem(&self) -> Option<String> {
+        self.0.problem.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     fn reason(&self, code: u16) -> Option<String> {

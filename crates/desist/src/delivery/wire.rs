@@ -157,6 +157,9 @@ impl Run {
         let (tell, told) = oneshot::channel();
         self.inner.options.outbound.send(outgoing, Box::new(move |answer| drop(tell.send(answer))));
         let answer = told.await.unwrap_or_else(|_| Err(SendError::NoAnswer("the exchange was given up".to_owned())));
+        if let Err(error) = &answer {
+            self.inner.note(Some(error.to_string()));
+        }
         if !matches!(answer, Err(SendError::Forbidden(_) | SendError::NotSent(_))) {
             progress.asked.store(true, Ordering::SeqCst);
             progress.left.fetch_or(changes, Ordering::SeqCst);
@@ -187,6 +190,7 @@ impl Run {
             Whole::Throttled { after } => (Failure::Throttled, *after),
             Whole::Auth | Whole::Gone => (Failure::Credentials, None),
         };
+        self.inner.note(Some(format!("it answered with status {status}")));
         Some(Down { failure, retry_after_ms: after.map(|after| self.wait_ms(after)) })
     }
 
@@ -199,7 +203,7 @@ impl Run {
     }
 
     fn unsigned(&self, error: &AuthError) -> Down {
-        tracing::warn!(destination = self.inner.options.destination, %error, "a call could not be authenticated, and was not sent");
+        self.inner.note(Some(format!("a call could not be authenticated, and was not sent: {error}")));
         Down { failure: error.failure(), retry_after_ms: error.retry_after_ms() }
     }
 

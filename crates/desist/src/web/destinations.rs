@@ -58,7 +58,7 @@ pub struct DestinationView {
     /// When it is tried again, RFC 3339, while it backs off or waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub until: Option<String>,
-    /// Why it cannot be called, such as a secret that is not there.
+    /// Why it cannot be called, such as a secret that is not there, or what went wrong last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub missing: Option<String>,
     /// Changes up to this one are looked at.
@@ -384,7 +384,7 @@ fn fill(app: &App, view: &mut DestinationView, status: &DestinationStatus, chang
     view.class = word(status.class);
     view.purposes = names.names(status.purposes).into_iter().map(str::to_owned).collect();
     (view.required, view.ceiling) = (word(status.required), word(status.ceiling));
-    view.missing.clone_from(&status.missing);
+    view.missing = status.missing.clone().or_else(|| status.problem.clone());
     view.alarms = status.alarms.iter().map(|(kind, since)| DestinationAlarm { kind: word(kind), since: rfc3339(*since) }).collect();
     view.through = status.through;
     view.owner = status.owner.clone().or(view.owner.take());

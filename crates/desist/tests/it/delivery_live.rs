@@ -275,5 +275,6 @@ fn without_leave_no_private_address_is_called() {
         answer.json()
     };
     until("it backs off", || states()["state"] == "backing_off");
+    assert!(states()["missing"].as_str().is_some_and(|why| why.contains("private") || why.contains("not sent")), "{}", states());
     assert_eq!((level(&server, &taken["id"], "hook").as_str(), receiver.count.load(Ordering::SeqCst)), ("queued", 0));
 }
