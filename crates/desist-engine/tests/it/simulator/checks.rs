@@ -308,7 +308,9 @@ impl World {
     /// What holds for everybody a place has to hear of.
     fn messages(&mut self, place: usize) -> Result<Vec<Item>, String> {
         let no = self.places[place].no;
-        let Some(present) = self.ask(|driver, _| driver.present(no, 0, 10_000)) else { return Ok(Vec::new()) };
+        let Some(present) = self.ask(|driver, _| driver.has(no).then(|| driver.present(no, 0, 10_000))).flatten() else {
+            return Ok(Vec::new());
+        };
         let (messages, _) = present.map_err(|error| error.to_string())?;
         Ok(messages.iter().map(|message| self.places[place].item(message)).collect())
     }
