@@ -306,12 +306,13 @@ fn manifests_are_read_beside_the_file() {
     assert_eq!(config.destinations[0].manifest, Some(dir.path().join("own.toml")));
     let mut listing = String::new();
     let manual = "[connector]\nid = \"paper\"\nversion = 1\ntitle = \"Paper\"\ntransport = \"manual\"\n[ids.email]\n[[op]]\non = \"opt_out\"\npurposes = [\"sale\"]\nwrites = \"email\"\neffect = \"table\"\nceiling = \"accepted\"\nunit = \"id\"\nitem = { email = \"{{id}}\" }\n";
+    let eraser = "[connector]\nid = \"eraser\"\nversion = 1\ntitle = \"Eraser\"\nhosts = [\"api.example.com\"]\n[auth]\nkind = \"none\"\n[limits]\nbatch_items = 1\n[ids.email]\n[[op]]\non = \"opt_out\"\npurposes = [\"sale\"]\nwrites = \"person\"\neffect = \"delete\"\nceiling = \"accepted\"\nunit = \"id\"\nmethod = \"DELETE\"\npath = \"/people/{{id.email}}\"\n[op.result]\ndialect = \"status\"\n";
     for (name, manifest, more) in [
         ("lint", webhook.replace("ceiling = \"accepted\"", "ceiling = \"proved\"").as_str(), ""),
         ("no TOML", "this is no manifest", ""),
         ("too much is required", webhook, "required = \"verified\"\n"),
         ("not for these purposes", &manual.replace("sale", "admt"), ""),
-        ("deletion without approval", &webhook.replace("effect = \"notice\"", "effect = \"delete\""), ""),
+        ("deletion without approval", eraser, ""),
     ] {
         writeln!(listing, "{name}\n  {}", load(manifest, more).expect_err(name)).unwrap();
     }
