@@ -136,7 +136,10 @@ fn page(app: &App, row: &RequestRow, evidence: &Evidence, signed: bool, enforcem
             "received",
             "The choice is recorded, and whoever asks desist is told to obey it. That every other system obeys was not observed.",
         ),
-        (_, Enforcement::Enforced) => ("enforced", "The choice is recorded, and every system that has to be told of it obeys."),
+        (_, Enforcement::Enforced) => (
+            "enforced",
+            "The choice is recorded. Every system that has to be told of it was told, and has confirmed as much as the business asks of it.",
+        ),
         (_, Enforcement::Unreachable) => (
             "exception",
             "The choice is recorded, and whoever asks desist is told to obey it. No other system knows whom it is about, so none could be told.",

@@ -129,7 +129,7 @@ pub struct RequestView {
     /// `opt_out`, `limit` or `opt_in`.
     #[schemars(with = "RequestKindName")]
     pub kind: RequestKind,
-    /// `received`, `awaiting_confirmation` or `confirmed`; of an opt-out or limit that every destination obeys `enforced`, and
+    /// `received`, `awaiting_confirmation` or `confirmed`; of an opt-out or limit that is at its level at every destination `enforced`, and
     /// `exception` if none can be told.
     pub status: String,
     /// Why it is an exception: `unreachable`, no destination knows whom it is about.
