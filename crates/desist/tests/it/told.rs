@@ -1,5 +1,4 @@
-//! A server whose destinations take some kinds of identifier: what they are reaches the vault through every door. It runs in this process,
-//! since no destination can be configured yet.
+//! A server in this process whose destinations take some kinds of identifier: what they are reaches the vault through every door.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
