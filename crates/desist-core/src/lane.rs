@@ -21,6 +21,7 @@ mod books;
 mod breaker;
 mod config;
 mod io;
+mod levels;
 mod parked;
 mod rate;
 mod send;
@@ -31,6 +32,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 pub use self::books::{Assurance, Delta, Head, Job, Level, Need, News, Parked, Reason, Saved, SavedBreaker, SavedPatrol, Waiting};
 pub use self::config::{Config, ConfigError, Jobs, Patrol, PatrolKind};
 pub use self::io::{Action, Call, Change, Failure, Input, Now, Outcome, Page, Replay, Report, Sending, Target};
+pub use self::levels::{LevelPage, Levels, Observed};
 pub use self::rate::{Limiter, Rate, RateError, SavedWindow};
 pub use self::status::{Alarm, State, Status};
 use crate::limits::{AHEAD_MAX, FETCH_MAX, RETRY_AFTER_MS_MAX};
@@ -168,7 +170,7 @@ struct Dirty {
     parked: BTreeSet<Target>,
     jobs: BTreeSet<u64>,
     allows: BTreeSet<Target>,
-    below: BTreeSet<Target>,
+    levels: BTreeSet<u64>,
     caught_up: Option<u64>,
     /// Alarms as they are being stored.
     alarms: BTreeSet<Alarm>,
@@ -178,7 +180,7 @@ impl Dirty {
     fn any(&self) -> bool {
         self.head
             || self.caught_up.is_some()
-            || !(self.parked.is_empty() && self.jobs.is_empty() && self.allows.is_empty() && self.below.is_empty())
+            || !(self.parked.is_empty() && self.jobs.is_empty() && self.allows.is_empty() && self.levels.is_empty())
     }
 
     fn merge(&mut self, other: Self) {
@@ -186,7 +188,7 @@ impl Dirty {
         self.parked.extend(other.parked);
         self.jobs.extend(other.jobs);
         self.allows.extend(other.allows);
-        self.below.extend(other.below);
+        self.levels.extend(other.levels);
         self.caught_up = self.caught_up.or(other.caught_up);
     }
 }
@@ -344,8 +346,7 @@ impl Lane {
             let paused_unix_ms = head.paused_unix_ms;
             let (generation, floor) = (self.config.generation, self.config.floor);
             *head = Head { saves, generation, floor, paused_unix_ms, rates, alarms, jobs, ..Head::default() };
-            self.dirty.below.extend(self.books.below.keys());
-            self.books.below.clear();
+            self.dirty.levels.extend(self.books.levels.clear());
         }
         let head = &self.books.head;
         self.ahead.clone_from(&head.ahead);
@@ -422,11 +423,11 @@ impl Lane {
             Input::LeaseLost => self.is_lost = true,
             Input::Pause => {
                 self.books.head.paused_unix_ms.get_or_insert(now.unix_ms);
-                self.dirty.head = true;
+                (self.dirty.head, self.save_at_ms) = (true, now.mono_ms);
             }
             Input::Resume => {
                 self.books.head.paused_unix_ms = None;
-                self.dirty.head = true;
+                (self.dirty.head, self.save_at_ms) = (true, now.mono_ms);
             }
             Input::Drain => self.draining = true,
             Input::TryNow => {
@@ -485,8 +486,11 @@ impl Lane {
     // The feed.
 
     fn fetch(&mut self, out: &mut Vec<Action>) {
-        let room = self.config.window().saturating_sub(self.entries.len());
-        if self.fetching || !self.more || room == 0 || self.draining || !self.stored {
+        let window = self.config.window();
+        let room = window.saturating_sub(self.entries.len());
+        // One read for many, not one for each that is resolved; and not for so many that calls wait for it.
+        let is_worth_it = room > window / 32;
+        if self.fetching || !self.more || !is_worth_it || self.draining || !self.stored {
             return;
         }
         self.fetching = true;
@@ -717,7 +721,7 @@ impl Lane {
             parked: dirty.parked.iter().map(|target| (*target, books.parked.get(target).copied())).collect(),
             jobs: dirty.jobs.iter().map(|number| (*number, books.jobs.get(number).cloned())).collect(),
             allows: dirty.allows.iter().map(|target| (*target, books.allows.contains(target))).collect(),
-            below: dirty.below.iter().map(|target| (*target, books.below.get(target).copied())).collect(),
+            levels: dirty.levels.iter().map(|number| (*number, books.levels.page(*number).cloned())).collect(),
             caught_up: dirty.caught_up,
         })));
         self.saving = Some(dirty);

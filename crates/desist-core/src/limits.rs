@@ -52,9 +52,6 @@ pub const JOB_HANDLE_BYTES_MAX: usize = 512;
 /// Targets whose *allow* may be under way at one time, each stored before it is sent. Opt-ins are
 /// rare; more wait their turn.
 pub const ALLOWS_MAX: usize = 1_000;
-/// Targets that are kept apart because they reached less than the lane's floor; with more of them
-/// the floor itself goes down.
-pub const BELOW_MAX: usize = 10_000;
 /// Attempts before a target that its destination refuses is a dead letter, unless configured: with
 /// the delays below about two days.
 pub const ATTEMPTS_MAX: u32 = 16;

@@ -92,14 +92,25 @@ pub(crate) fn opens(vault: &Vault, no: IdentifierNo, sealed: &Sealed) -> bool {
 /// How an identifier can be named to a destination; none if it was never given while its kind is told to one, and no evidence names it.
 pub fn known(read: &mut dyn Read, shared: &Shared, no: IdentifierNo) -> Result<Option<Known>, StoreError> {
     let Some((key, kind, _)) = read.verdict_of(no)? else { return Ok(None) };
+    known_as(read, shared, no, kind, &key)
+}
+
+/// The same for whoever has read the identifier's kind and key.
+pub(crate) fn known_as(
+    read: &mut dyn Read,
+    shared: &Shared,
+    no: IdentifierNo,
+    kind: Kind,
+    key: &LookupKey,
+) -> Result<Option<Known>, StoreError> {
     if let Some(sealed) = read.vault_get(Owner::Identifier(no))? {
-        let known = Kept::open(&shared.vault, no, &sealed).ok().and_then(|kept| kept.known(shared, kind, &key));
+        let known = Kept::open(&shared.vault, no, &sealed).ok().and_then(|kept| kept.known(shared, kind, key));
         if known.is_some() {
             return Ok(known);
         }
         tracing::error!(identifier = no.0, "what is kept of an identifier is not what it is");
     }
-    from_evidence(read, shared, no, kind, &key)
+    from_evidence(read, shared, no, kind, key)
 }
 
 /// Keeps what was given of those identifiers that destinations are told of, as far as it was not known before. Whoever can be told of with

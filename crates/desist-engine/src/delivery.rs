@@ -157,6 +157,8 @@ pub enum Enforcement {
     Enforced,
     /// No destination in scope can be told, since none knows whom it is about.
     Unreachable,
+    /// Every destination in scope that can be asked said that it does not have the person.
+    Absent,
 }
 
 /// Why a question about destinations has no answer.
@@ -414,8 +416,10 @@ fn worse(one: Assurance, other: Assurance) -> Assurance {
         (Assurance::At(one), Assurance::At(other)) => Assurance::At(one.min(other)),
         // Whoever is reached under another name is reached.
         (known @ Assurance::At(_), _) | (_, known @ Assurance::At(_)) => known,
-        (Assurance::NotNeeded, other) => other,
-        (Assurance::Unreachable, _) => Assurance::Unreachable,
+        (Assurance::NotNeeded, other) | (other, Assurance::NotNeeded) => other,
+        // Under the other name it may be there.
+        (Assurance::Unreachable, _) | (_, Assurance::Unreachable) => Assurance::Unreachable,
+        (Assurance::Absent, Assurance::Absent) => Assurance::Absent,
     }
 }
 
@@ -423,12 +427,13 @@ fn worse(one: Assurance, other: Assurance) -> Assurance {
 pub fn enforcement(standings: &[Standing]) -> Enforcement {
     let mut reached = standings.iter().filter_map(|standing| match standing.assurance {
         Assurance::At(level) => Some(level >= standing.required),
-        Assurance::NotNeeded | Assurance::Unreachable => None,
+        Assurance::NotNeeded | Assurance::Unreachable | Assurance::Absent => None,
     });
-    let is_unreachable = standings.iter().any(|standing| standing.assurance == Assurance::Unreachable);
+    let any = |assurance| standings.iter().any(|standing| standing.assurance == assurance);
     match reached.next() {
         Some(first) if first && reached.all(|one| one) => Enforcement::Enforced,
-        None if is_unreachable => Enforcement::Unreachable,
+        None if any(Assurance::Absent) => Enforcement::Absent,
+        None if any(Assurance::Unreachable) => Enforcement::Unreachable,
         _ => Enforcement::Received,
     }
 }

@@ -1,5 +1,6 @@
 //! The outside world that the engine may ask: time, randomness and other machines. Tests bring their own.
 
+use std::pin::Pin;
 use std::time::Duration;
 
 /// Clock and entropy. Everything that differs from run to run comes through here.
@@ -108,4 +109,14 @@ pub type Done = Box<dyn FnOnce(Result<Answer, SendError>) + Send>;
 pub trait Outbound: Send + Sync {
     /// Sends a request, and calls `done` once, on any thread.
     fn send(&self, request: Outgoing, done: Done);
+
+    /// The same for whoever can wait for it. One that is dropped may arrive all the same.
+    fn exchange(&self, request: Outgoing) -> Exchange {
+        let (tell, told) = tokio::sync::oneshot::channel();
+        self.send(request, Box::new(move |answer| drop(tell.send(answer))));
+        Box::pin(async { told.await.unwrap_or_else(|_| Err(SendError::NoAnswer("the exchange was given up".to_owned()))) })
+    }
 }
+
+/// A request under way.
+pub type Exchange = Pin<Box<dyn Future<Output = Result<Answer, SendError>> + Send>>;

@@ -21,11 +21,13 @@ pub const RECORD_BYTES: usize = 47;
 /// The member `format` of a file with deliveries.
 pub const FORMAT: &str = "desist-deliveries/v1";
 
-/// How far a delivery got, as the destination's answer said.
+/// What became of a delivery, as the destination's answer said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[repr(u8)]
 pub enum Reached {
+    /// The destination does not have the person.
+    Absent = 1,
     /// The destination took it.
     Accepted = 2,
     /// The destination said that it is done.
@@ -38,6 +40,7 @@ impl Reached {
     /// Its name.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Absent => "absent",
             Self::Accepted => "accepted",
             Self::Applied => "applied",
             Self::Verified => "verified",
@@ -85,6 +88,7 @@ impl Record {
             *bytes[from..].first_chunk().expect("within the record")
         }
         let level = match bytes[28] {
+            1 => Reached::Absent,
             2 => Reached::Accepted,
             3 => Reached::Applied,
             4 => Reached::Verified,

@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rusqlite::backup::{Backup, StepResult};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior, ffi};
 use sha2::{Digest, Sha256};
 
@@ -285,6 +286,8 @@ fn connect(path: &Path, mode: OpenFlags, cache_kib: i32) -> Result<Connection, S
         "PRAGMA synchronous = FULL; PRAGMA secure_delete = ON; PRAGMA trusted_schema = OFF; PRAGMA cell_size_check = ON;
          PRAGMA mmap_size = 0; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -{cache_kib}; PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES};"
     ))?;
+    // Else SQLite looks at the values that it is given, and compiles a statement again for others (its "query planner stability guarantee").
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // Room for every statement, with two for each hour that answers are remembered.
     connection.set_prepared_statement_cache_capacity(192);
     Ok(connection)

@@ -97,8 +97,8 @@ pub const RECEIPTS_PER_MINUTE: std::num::NonZeroU32 = std::num::NonZeroU32::new(
 pub const RECEIPT_CLIENTS_MAX: usize = 50_000;
 /// How long a connection to another machine may take to come up, TLS included.
 pub const OUTGOING_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Idle connections that are kept to one host: what a busy destination uses at once.
-pub const OUTGOING_IDLE_PER_HOST_MAX: usize = 32;
+/// Idle connections that are kept to one host: what a busy destination uses at once, so that none is made anew for each call.
+pub const OUTGOING_IDLE_PER_HOST_MAX: usize = desist_core::limits::CONCURRENCY_MAX;
 /// Largest request to a witness: 63 hashes and a checkpoint with a hundred signatures take 40 KB.
 pub const WITNESS_REQUEST_BYTES_MAX: usize = 64 << 10;
 /// Calls of one errand to a destination that are under way at once, where each is about one person; the manifest's own number for the

@@ -7,7 +7,7 @@ use std::error::Error;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, OnceLock};
 
-use desist_engine::env::{Answer, Done, Outbound, Outgoing, SendError};
+use desist_engine::env::{Answer, Done, Exchange, Outbound, Outgoing, SendError};
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Method, Url};
@@ -129,13 +129,15 @@ pub(crate) async fn dial(host: &str, port: u16, allow_private: bool) -> Result<T
     let found = tokio::net::lookup_host((host, port)).await?;
     let mut last = None;
     for address in permitted(found, allow_private).map_err(|NotAllowed| DialError::Forbidden)? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
+        // One that does not answer must not take the time of the next one.
+        match tokio::time::timeout(OUTGOING_CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
                 // Each message waits for its answer, so waiting for more to send only takes time.
                 stream.set_nodelay(true)?;
                 return Ok(stream);
             }
-            Err(error) => last = Some(error),
+            Ok(Err(error)) => last = Some(error),
+            Err(_) => last = Some(std::io::Error::from(std::io::ErrorKind::TimedOut)),
         }
     }
     Err(last.unwrap_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound)).into())
@@ -201,6 +203,11 @@ impl Outbound for Network {
     fn send(&self, request: Outgoing, done: Done) {
         let (clients, tell) = (Arc::clone(&self.clients), Tell(Some(done)));
         self.runtime.spawn(async move { tell.now(exchange(&clients, request).await) });
+    }
+
+    fn exchange(&self, request: Outgoing) -> Exchange {
+        let clients = Arc::clone(&self.clients);
+        Box::pin(async move { exchange(&clients, request).await })
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::rate::SavedWindow;
-use super::{Alarm, Failure, Target};
+use super::{Alarm, Failure, LevelPage, Levels, Observed, Target};
 
 /// How much is known about what a destination did with the present state of a target. Each is what was
 /// observed, never what is hoped.
@@ -47,6 +47,9 @@ pub enum Assurance {
     NotNeeded,
     /// The destination cannot be told about this target; neither enforced nor late.
     Unreachable,
+    /// The destination said that it does not have the target. There is nothing to enforce there now, and it may have the target tomorrow,
+    /// or under another name: neither enforced nor late.
+    Absent,
     /// What was observed.
     At(Level),
 }
@@ -189,8 +192,8 @@ pub struct Saved {
     pub jobs: BTreeMap<u64, Job>,
     /// Targets about which an *allow* may be under way.
     pub allows: BTreeSet<Target>,
-    /// Targets that reached less than the floor.
-    pub below: BTreeMap<Target, Level>,
+    /// Targets that reached less than the floor, or are not there.
+    pub levels: Levels,
 }
 
 /// What one store step writes: the head whole, and the exceptions that changed (`None`: it is gone).
@@ -206,8 +209,8 @@ pub struct Delta {
     pub jobs: Vec<(u64, Option<Job>)>,
     /// Whether an *allow* may be under way.
     pub allows: Vec<(Target, bool)>,
-    /// Targets with another level than the floor's that changed.
-    pub below: Vec<(Target, Option<Level>)>,
+    /// Pages of [`Saved::levels`] that changed.
+    pub levels: Vec<(u64, Option<LevelPage>)>,
     /// The scan of present state is over, up to this change.
     pub caught_up: Option<u64>,
 }
@@ -270,7 +273,9 @@ impl Saved {
         self.head = delta.head;
         put(&mut self.parked, delta.parked);
         put(&mut self.jobs, delta.jobs);
-        put(&mut self.below, delta.below);
+        for (number, page) in delta.levels {
+            self.levels.put(number, page);
+        }
         for (target, is_under_way) in delta.allows {
             if is_under_way {
                 self.allows.insert(target)
@@ -305,11 +310,15 @@ impl Saved {
             let is_present = parked.sent && parked.seq >= last_changed;
             return Assurance::At(if is_present { Level::Sent } else { Level::Queued });
         }
-        let below = self.below.get(&target).copied().unwrap_or(self.head.floor);
+        let known = self.levels.get(target).unwrap_or(Observed::At(self.head.floor));
         let jobs = self.jobs.values().filter(|job| job.targets.contains_key(&target));
         // After a job that failed it will be said again.
         let most = jobs.map(|job| if job.failed.is_some() { Level::Sent } else { Level::Accepted }).min();
         let most = if self.allows.contains(&target) { Some(Level::Sent) } else { most };
-        Assurance::At(most.map_or(below, |most| below.min(most)))
+        match (known, most) {
+            (Observed::Absent, None) => Assurance::Absent,
+            (Observed::Absent, Some(most)) => Assurance::At(most),
+            (Observed::At(level), most) => Assurance::At(most.map_or(level, |most| level.min(most))),
+        }
     }
 }

@@ -83,7 +83,7 @@ pub enum Outcome {
     /// Nothing left: no message was needed, or the time to start was over.
     NotSent,
     /// The destination took it, and this is what it says about each target. For [`Action::Check`]: each target
-    /// is there as it was sent. For [`Action::Poll`]: the job is done.
+    /// is there as it was sent, and the level is what that proves. For [`Action::Poll`]: the job is done.
     Ok(Level),
     /// The destination took it and will say later. For [`Action::Send`] alone.
     Job(String),
@@ -125,9 +125,12 @@ pub enum Report {
     Unreachable,
     /// Present state is an *allow*, which may not be sent yet ([`Sending::may_allow`]); it was not sent.
     Held,
+    /// Present state denies one thing and allows another, and the *allow* may not be sent yet: it was sent without it. Whatever else is
+    /// reported of the target is about what was sent.
+    DenyAlone,
     /// It got this far.
     Reached(Level),
-    /// The destination does not have the target: never more than [`Level::Accepted`].
+    /// The destination does not have the target.
     Absent,
     /// The destination had the same request before.
     Duplicate,

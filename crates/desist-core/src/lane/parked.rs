@@ -1,36 +1,24 @@
 //! What becomes of a target: delivered, held back, parked or a dead letter.
 
-use super::{Change, Kind, Lane, Level, Now, Parked, Place, RECHECK_MS, RETRY_BASE_MS, Reason, Replay, Saved, Target, Waiting, Work};
-use crate::limits::{ALLOWS_MAX, BELOW_MAX, DEAD_MAX, PARKED_MAX, RETRY_DELAY_MS_MAX};
+use super::{Change, Kind, Lane, Now, Observed, Parked, Place, RECHECK_MS, RETRY_BASE_MS, Reason, Replay, Target, Waiting, Work};
+use crate::limits::{ALLOWS_MAX, DEAD_MAX, PARKED_MAX, RETRY_DELAY_MS_MAX};
 
 impl Lane {
-    /// The target's present state is where it belongs, as far as `level` (`None`: nothing had to be sent).
-    pub(super) fn resolve(&mut self, now: Now, target: Target, level: Option<Level>) {
+    /// The target's present state is where it belongs, as far as was `observed` (`None`: nothing had to be sent).
+    pub(super) fn resolve(&mut self, now: Now, target: Target, observed: Option<Observed>) {
         let Some(work) = self.finish(now, target) else { return };
         self.close(work.change.seq);
         self.unpark(target);
-        if let Some(level) = level {
+        if let Some(observed) = observed {
             self.last_success_unix_ms = Some(now.unix_ms);
-            self.reached(target, level);
+            self.observe(target, observed);
         }
     }
 
-    /// Notes what a target reached. Too many below the floor make a lower floor, which is true of everybody.
-    pub(super) fn reached(&mut self, target: Target, level: Level) {
-        let Saved { head, below, .. } = &mut self.books;
-        if level >= head.floor {
-            if below.remove(&target).is_some() {
-                self.dirty.below.insert(target);
-            }
-        } else if below.len() < BELOW_MAX || below.contains_key(&target) {
-            if below.insert(target, level) != Some(level) {
-                self.dirty.below.insert(target);
-            }
-        } else {
-            head.floor = below.values().copied().fold(level, Level::min);
-            self.dirty.head = true;
-            self.dirty.below.extend(std::mem::take(below).into_keys());
-        }
+    /// Notes what is known of a target now.
+    pub(super) fn observe(&mut self, target: Target, observed: Observed) {
+        let is_at_floor = matches!(observed, Observed::At(level) if level >= self.books.head.floor);
+        self.dirty.levels.extend(self.books.levels.set(target, (!is_at_floor).then_some(observed)));
     }
 
     /// Takes a target out of work, unless it has to be said again.
@@ -168,6 +156,20 @@ impl Lane {
             }
         }
         chosen.len()
+    }
+
+    /// The *deny* of a message was sent, and its *allow* has to follow. Of what has to be sent again in any case that is the next attempt's.
+    pub(super) fn allow_later(&mut self, now: Now, target: Target) {
+        if self.work.contains_key(&target) || self.books.parked.contains_key(&target) {
+            return;
+        }
+        if self.books.allows.len() < ALLOWS_MAX && self.books.allows.insert(target) {
+            // A lane that is built after a crash says again whatever stands there.
+            self.dirty.allows.insert(target);
+        }
+        let change = Change { seq: 0, target, since_unix_ms: now.unix_ms, due_unix_ms: now.unix_ms, rank: 0 };
+        self.add(now, Work { kind: Kind::Fresh, place: Place::Flight, change, attempts: 0, sent: false, again: false });
+        self.hold(now, target);
     }
 
     /// An *allow* that may not be sent yet waits for what it has to wait for.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Action, Call, Change, Doubt, Errand, Failure, Flight, Group, Job, Kind, Lane, Level, Now, Outcome, Page, Parked, PatrolKind, Place,
-    RECHECK_MS, Reason, Report, Round, Sending, Target, Waiting, Work,
+    Action, Call, Change, Doubt, Errand, Failure, Flight, Group, Job, Kind, Lane, Level, Now, Observed, Outcome, Page, Parked, PatrolKind,
+    Place, RECHECK_MS, Reason, Report, Round, Sending, Target, Waiting, Work,
 };
 use crate::limits::{AHEAD_MAX, ALONE_MAX, FETCH_MAX, JOB_HANDLE_BYTES_MAX, PATROL_TRIES_MAX, PENDING_MAX};
 
@@ -194,7 +194,8 @@ impl Lane {
         if let Some(trial) = flight.trial {
             self.trials[trial] = false;
         }
-        let reports: BTreeMap<Target, Report> = reports.iter().copied().collect();
+        let (without_allow, reports): (Vec<_>, Vec<_>) = reports.iter().copied().partition(|(_, report)| *report == Report::DenyAlone);
+        let reports: BTreeMap<Target, Report> = reports.into_iter().collect();
         match flight.errand {
             Errand::Poll(number) => {
                 self.judge_errand(now, started_ms.is_some(), &outcome, false);
@@ -223,6 +224,9 @@ impl Lane {
                     _ => true,
                 });
                 self.sent(now, flight, started_ms.is_some(), outcome, &reports);
+                for (target, _) in without_allow {
+                    self.allow_later(now, target);
+                }
             }
         }
     }
@@ -311,14 +315,14 @@ impl Lane {
 
     fn told(&mut self, now: Now, target: Target, level: Level, report: Option<&Report>) {
         match report {
-            None => self.resolve(now, target, Some(level)),
-            Some(Report::Reached(level)) => self.resolve(now, target, Some(*level)),
-            // "Not there" is no sign of an effect: it may be another identifier, or there again tomorrow.
-            Some(Report::Absent | Report::Duplicate) => self.resolve(now, target, Some(Level::Accepted)),
+            None => self.resolve(now, target, Some(Observed::At(level))),
+            Some(Report::Reached(level)) => self.resolve(now, target, Some(Observed::At(*level))),
+            Some(Report::Absent) => self.resolve(now, target, Some(Observed::Absent)),
+            Some(Report::Duplicate) => self.resolve(now, target, Some(Observed::At(Level::Accepted))),
             Some(Report::Drift) => self.park(now, target, Reason::Drift, true, true),
             Some(Report::Failed { is_retryable, code }) => self.park(now, target, Reason::Item(*code), *is_retryable, true),
             // Handled before: they say that nothing was sent.
-            Some(Report::Nothing | Report::Unreachable | Report::Held) => {}
+            Some(Report::Nothing | Report::Unreachable | Report::Held | Report::DenyAlone) => {}
         }
     }
 
@@ -349,7 +353,7 @@ impl Lane {
             // Jobs about earlier messages, which this one stands for.
             self.supersede(target);
             self.pending.entry(target).or_default().insert(number);
-            self.resolve(now, target, Some(Level::Accepted.max(self.books.head.floor)));
+            self.resolve(now, target, Some(Observed::At(Level::Accepted.max(self.books.head.floor))));
         }
         if targets.is_empty() {
             return;
@@ -587,14 +591,28 @@ impl Lane {
 
     fn checked(&mut self, now: Now, patrol: usize, targets: &[Target], outcome: &Outcome, reports: &BTreeMap<Target, Report>) {
         for target in targets {
-            match (outcome, reports.get(target)) {
-                (Outcome::Ok(_), Some(Report::Drift)) => self.park(now, *target, Reason::Drift, true, true),
-                (outcome, report) => {
-                    // Whoever needs no message, or cannot be known there, needs no look either.
-                    let is_read = matches!(outcome, Outcome::Ok(_)) || matches!(report, Some(Report::Nothing | Report::Unreachable));
-                    self.rounds[patrol].failed |= !is_read;
-                    self.finish(now, *target);
+            let observed = match (outcome, reports.get(target)) {
+                (Outcome::Ok(_), Some(Report::Drift)) => {
+                    self.park(now, *target, Reason::Drift, true, true);
+                    continue;
                 }
+                (Outcome::Ok(_), Some(Report::Absent)) => Some(Observed::Absent),
+                (Outcome::Ok(level), None) | (Outcome::Ok(_), Some(Report::Reached(level))) => Some(Observed::At(*level)),
+                (_, report) => {
+                    // Whoever needs no message, or cannot be known there, needs no look either.
+                    self.rounds[patrol].failed |= !matches!(report, Some(Report::Nothing | Report::Unreachable));
+                    None
+                }
+            };
+            let is_present = self.finish(now, *target).is_some();
+            // What was known before was observed, too: a look that proves less takes nothing from it.
+            let known = self.books.levels.get(*target).unwrap_or(Observed::At(self.books.head.floor));
+            let observed = match (known, observed) {
+                (Observed::At(known), Some(Observed::At(level))) => Some(Observed::At(known.max(level))),
+                (_, observed) => observed,
+            };
+            if let Some(observed) = observed.filter(|_| is_present) {
+                self.observe(*target, observed);
             }
         }
     }

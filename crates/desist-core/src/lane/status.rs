@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Change, Failure, Lane, Now};
+use super::{Change, Failure, Lane, Now, Observed};
 
 /// Time between two looks at all deadlines, in milliseconds: they are days, and a look reads all that is
 /// unresolved.
@@ -88,6 +88,8 @@ pub struct Status {
     pub dead: usize,
     /// Targets that were found unreachable since the start; the exact number comes from the rule that renders.
     pub unreachable_seen: u64,
+    /// Targets that the destination said it does not have, when it was told or looked at last.
+    pub absent: u64,
     /// Calls in flight.
     pub in_flight: usize,
     /// Unresolved targets in memory; the feed may have more.
@@ -113,6 +115,7 @@ impl Lane {
             parked: self.books.parked.len() - self.dead,
             dead: self.dead,
             unreachable_seen: self.unreachable,
+            absent: self.books.levels.count(Observed::Absent),
             in_flight: self.calls.len(),
             unresolved: self.work.len(),
             pending: self.pending.len(),

@@ -1,7 +1,7 @@
 //! Does what the lanes say: reads the feed, renders, hands messages to transports, writes the books. It owns all lanes and is
 //! told everything by events, one after another; nothing in it waits.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,15 +15,13 @@ use desist_core::purpose::PurposeSet;
 use desist_store::{ChangeRow, Read, StoreError};
 
 use super::evidence::{Asked, Evidence};
-use super::people::{Needed, State};
+use super::people::{Needed, State, States};
 use super::transport::{Ended, Errand, Message};
 use super::{Destination, DestinationStatus, ParkedTarget};
 use crate::alerts::About;
 use crate::engine::{Ctx, Failure as CommandFailure, Job, Shared};
 use crate::queue::Lane as QueueLane;
 
-/// Most parties whose present state is kept in memory, since most destinations ask for the same at about the same time.
-const STATES_MAX: usize = 16_384;
 /// Changes that all lanes together hold in memory, but for the least that each needs: some tens of megabytes.
 const WINDOWS_MAX: usize = 65_536;
 /// How long a store that refused a lease is left alone, in milliseconds.
@@ -113,18 +111,12 @@ struct Run {
     pause: Option<bool>,
 }
 
-/// The present state of a party, and what was rendered from it.
-struct Cached {
-    state: State,
-    needed: Vec<(PurposeSet, Needed)>,
-}
-
 /// Owns the lanes.
 pub struct Driver {
     shared: Arc<Shared>,
     post: Post,
     runs: BTreeMap<u32, Run>,
-    states: HashMap<Party, Cached>,
+    states: States,
     saves: Vec<Step>,
     evidence: Evidence,
     lives: u64,
@@ -135,7 +127,7 @@ pub struct Driver {
 impl Driver {
     /// A driver without destinations.
     pub fn new(shared: Arc<Shared>, post: Post) -> Self {
-        let (runs, states, saves, evidence) = (BTreeMap::new(), HashMap::new(), Vec::new(), Evidence::default());
+        let (runs, states, saves, evidence) = (BTreeMap::new(), States::default(), Vec::new(), Evidence::default());
         Self { shared, post, runs, states, saves, evidence, lives: 0, beyond_at_ms: 0, stopping: false }
     }
 
@@ -496,32 +488,25 @@ impl Driver {
 
     /// Makes sure that what is kept of a party is not older than this change.
     fn look(&mut self, read: &mut dyn Read, row: ChangeRow) -> Result<(), StoreError> {
-        if self.states.get(&row.party).is_some_and(|cached| cached.state.change.no >= row.no) {
+        if self.states.get(row.party).is_some_and(|cached| cached.state.change.no >= row.no) {
             return Ok(());
         }
-        self.fill(read, row.party)
+        let state = State::at(read, &self.shared, row)?;
+        self.states.put(state);
+        Ok(())
     }
 
     fn fill(&mut self, read: &mut dyn Read, party: Party) -> Result<(), StoreError> {
-        if self.states.len() >= STATES_MAX {
-            self.states.clear();
-        }
         match State::read(read, &self.shared, party)? {
-            Some(mut state) => {
-                // An identifier that somebody holds now is no party any more, and no change says so.
-                for no in std::mem::take(&mut state.held) {
-                    self.states.remove(&Party::Identifier(no));
-                }
-                self.states.insert(party, Cached { state, needed: Vec::new() });
-            }
-            None => drop(self.states.remove(&party)),
+            Some(state) => self.states.put(state),
+            None => self.states.remove(party),
         }
         Ok(())
     }
 
     fn change(&mut self, no: u32, row: ChangeRow, purposes: PurposeSet, from_seq: u64) -> Option<Change> {
         let target = Target(row.party.code());
-        let cached = self.states.get_mut(&row.party)?;
+        let cached = self.states.get(row.party)?;
         let is_needed = !matches!(cached.needed(purposes), Needed::Nothing);
         let is_exception =
             || self.runs.get(&no).and_then(|run| run.lane.as_ref()).is_some_and(|lane| lane.books().parked.contains_key(&target));
@@ -537,7 +522,7 @@ impl Driver {
         let Some(purposes) = self.runs.get(&no).map(|run| run.destination.purposes) else { return Default::default() };
         let (mut messages, mut reports, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         let targets: Vec<_> = targets.collect();
-        missing.extend(targets.iter().map(|(target, _)| Party::from_code(target.0)).filter(|party| !self.states.contains_key(party)));
+        missing.extend(targets.iter().map(|(target, _)| Party::from_code(target.0)).filter(|party| self.states.get(*party).is_none()));
         if !missing.is_empty() {
             let shared = Arc::clone(&self.shared);
             let read = shared.readers.read(&mut |read| missing.iter().try_for_each(|party| self.fill(read, *party)));
@@ -547,12 +532,16 @@ impl Driver {
         }
         for (target, may_allow) in targets {
             let party = Party::from_code(target.0);
-            let report = match self.states.get_mut(&party).map(|cached| cached.needed(purposes)) {
+            let report = match self.states.get(party).map(|cached| cached.needed(purposes)) {
                 // It could not be read: nothing is said about it, and it is tried again.
                 None => Report::Failed { is_retryable: true, code: 0 },
                 Some(Needed::Nothing) => Report::Nothing,
                 Some(Needed::Unreachable) => Report::Unreachable,
                 Some(Needed::Message(message)) if message.denied.is_empty() && !may_allow => Report::Held,
+                Some(Needed::Message(message)) if !message.allowed.is_empty() && !may_allow => {
+                    messages.push(Arc::new(Message { allowed: PurposeSet::EMPTY, ..Message::clone(&message) }));
+                    Report::DenyAlone
+                }
                 Some(Needed::Message(message)) => {
                     messages.push(message);
                     continue;
@@ -649,7 +638,7 @@ impl Driver {
                 let rows = read.changes(fetched, BEYOND_MAX)?;
                 for row in rows {
                     self.look(read, row)?;
-                    let Some(cached) = self.states.get_mut(&row.party) else { continue };
+                    let Some(cached) = self.states.get(row.party) else { continue };
                     if matches!(cached.needed(purposes), Needed::Message(_))
                         && let Some(deadline) = cached.state.deadline(purposes, from_seq, &self.shared)
                     {
@@ -788,7 +777,7 @@ impl Driver {
         for (no, run) in &self.runs {
             let purposes = run.destination.purposes;
             let is_about = |state: &State| about.is_none_or(|about| state.denies(about.intersection(purposes)));
-            let (needed, last) = match (change, self.states.get_mut(&party)) {
+            let (needed, last) = match (change, self.states.get(party)) {
                 (Some(row), Some(cached)) if is_about(&cached.state) => (cached.needed(purposes), row.no),
                 _ => (Needed::Nothing, 0),
             };
@@ -812,8 +801,9 @@ impl Driver {
             });
             let assurance = match assurance {
                 // Who was found unreachable cannot be told from who was told while nobody knows what the destination takes.
-                Assurance::At(_) if run.destination.transport.is_err() => Assurance::At(Level::Queued),
+                Assurance::At(_) | Assurance::Absent if run.destination.transport.is_err() => Assurance::At(Level::Queued),
                 Assurance::At(level) if lapsed => Assurance::At(level.min(Level::Sent)),
+                Assurance::Absent if lapsed => Assurance::At(Level::Sent),
                 other => other,
             };
             assurances.push((*no, assurance));
@@ -834,24 +824,13 @@ impl Driver {
             next = if rows.len() == limit { rows.last().map(|row| row.no) } else { None };
             for row in rows {
                 self.look(read, row)?;
-                if let Some(Needed::Message(message)) = self.states.get_mut(&row.party).map(|cached| cached.needed(purposes)) {
+                if let Some(Needed::Message(message)) = self.states.get(row.party).map(|cached| cached.needed(purposes)) {
                     messages.push(message);
                 }
             }
             Ok(())
         })?;
         Ok((messages, next))
-    }
-}
-
-impl Cached {
-    fn needed(&mut self, purposes: PurposeSet) -> Needed {
-        if let Some((_, needed)) = self.needed.iter().find(|(known, _)| *known == purposes) {
-            return needed.clone();
-        }
-        let needed = self.state.needed(purposes);
-        self.needed.push((purposes, needed.clone()));
-        needed
     }
 }
 

@@ -91,23 +91,22 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
-    /// Notes what an errand's end shows about each of its targets: what was not accepted leaves no record.
+    /// Notes what an errand's end shows about each of its targets: what was neither accepted nor found to be absent leaves no record.
     pub fn ended(&mut self, no: u32, asked: Asked, ended: &Ended, unix_ms: i64) {
         let Asked { what, mut versions } = asked;
-        let reports: BTreeMap<Target, Report> = ended.reports.iter().copied().collect();
+        // What was sent without an *allow* was sent all the same.
+        let reports: BTreeMap<Target, Report> = ended.reports.iter().copied().filter(|(_, report)| *report != Report::DenyAlone).collect();
         let of_all = match (&what, &ended.outcome) {
-            (What::Send, Outcome::Ok(level)) => Some(*level),
+            (What::Send | What::Check, Outcome::Ok(level)) => reached(*level),
             // Nobody can ask after it, so the lane does not count it as taken either.
             (What::Send, Outcome::Job(handle)) if handle.is_empty() || handle.len() > JOB_HANDLE_BYTES_MAX => return,
             (What::Send, Outcome::Job(handle)) => {
                 self.begin_job(no, handle, &reports, &versions);
-                Some(Level::Accepted)
+                Some(Reached::Accepted)
             }
-            // A check that passes means that each target is there as it was sent.
-            (What::Check, Outcome::Ok(_)) => Some(Level::Verified),
             (What::Poll(handle), Outcome::Ok(level)) => {
                 versions = self.end_job(no, handle);
-                Some(*level)
+                reached(*level)
             }
             (What::Poll(handle), Outcome::Rejected { .. } | Outcome::SomeFailed { .. }) => {
                 versions = self.end_job(no, handle);
@@ -115,16 +114,16 @@ impl Evidence {
             }
             _ => return,
         };
-        let is_check = matches!(what, What::Check);
         let (status, answer) = ended.answer.map_or((0, [0; 16]), |answer| (answer.status, *answer.sha256.first_chunk().expect("16 of 32")));
         for (target, version) in versions {
             let level = match reports.get(&target) {
                 None => of_all,
-                Some(Report::Reached(level)) if !is_check => Some(*level),
-                Some(Report::Absent | Report::Duplicate) if !is_check => Some(Level::Accepted),
+                Some(Report::Reached(level)) => reached(*level),
+                Some(Report::Absent) => Some(Reached::Absent),
+                Some(Report::Duplicate) => Some(Reached::Accepted),
                 Some(_) => None,
             };
-            let Some(level) = level.and_then(reached) else { continue };
+            let Some(level) = level else { continue };
             if self.records.len() >= WAITING_MAX {
                 self.lost += 1;
                 continue;
@@ -392,17 +391,17 @@ mod tests {
     }
 
     #[test]
-    fn a_read_back_is_verified_unless_it_says_otherwise() {
+    fn a_read_back_proves_what_it_says() {
         let mut evidence = Evidence::default();
         let asked = || Asked { what: What::Check, versions: (0..4).map(|target| (Target(target), 9)).collect() };
-        let reports = vec![(Target(1), Report::Drift), (Target(2), Report::Absent)];
-        evidence.ended(1, asked(), &Ended { reports, ..ended(Outcome::Ok(Level::Applied)) }, START.unix_ms);
+        let reports = vec![(Target(1), Report::Drift), (Target(2), Report::Absent), (Target(3), Report::Reached(Level::Applied))];
+        evidence.ended(1, asked(), &Ended { reports, ..ended(Outcome::Ok(Level::Verified)) }, START.unix_ms);
         assert_eq!(
             evidence.records.iter().map(|record| (record.target, record.level)).collect::<Vec<_>>(),
-            [(0, Reached::Verified), (3, Reached::Verified)]
+            [(0, Reached::Verified), (2, Reached::Absent), (3, Reached::Applied)]
         );
         evidence.ended(1, asked(), &ended(Outcome::Rejected { is_retryable: true, code: 1 }), START.unix_ms);
         evidence.ended(1, Asked::default(), &ended(Outcome::Ok(Level::Verified)), START.unix_ms);
-        assert_eq!(evidence.records.len(), 2);
+        assert_eq!(evidence.records.len(), 3);
     }
 }

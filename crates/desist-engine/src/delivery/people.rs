@@ -1,5 +1,6 @@
 //! What holds now for one party, and the message about it that a destination needs.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use desist_core::calendar::{CCPA_BUSINESS_DAYS, deadlines};
@@ -13,6 +14,10 @@ use desist_store::{ChangeRow, Read, StoreError};
 use super::transport::{Known, Message};
 use crate::clear;
 use crate::engine::Shared;
+
+/// Parties whose present state is kept in memory at least, since most destinations ask for the same at about the same time; twice as many at
+/// most.
+const STATES_MIN: usize = 8_192;
 
 const EVERY: PurposeSet = PurposeSet(u64::MAX);
 
@@ -56,7 +61,12 @@ pub(super) struct State {
 impl State {
     /// Reads a party's present state; none if nothing ever concerned it.
     pub fn read(read: &mut dyn Read, shared: &Shared, party: Party) -> Result<Option<Self>, StoreError> {
-        let Some(change) = read.change_of(party)? else { return Ok(None) };
+        let change = read.change_of(party)?;
+        change.map(|change| Self::at(read, shared, change)).transpose()
+    }
+
+    /// The same for whoever has read the party's latest change.
+    pub fn at(read: &mut dyn Read, shared: &Shared, change: ChangeRow) -> Result<Self, StoreError> {
         let mut state = Self {
             change,
             denied: PurposeSet::EMPTY,
@@ -68,14 +78,14 @@ impl State {
             identifiers: Vec::new(),
             held: Vec::new(),
         };
-        match party {
+        match change.party {
             Party::Subject(subject) => state.subject(read, shared, subject)?,
             Party::Identifier(no) => state.identifier(read, shared, no)?,
         }
         if state.denied.union(state.beyond).union(state.allowed).is_empty() {
-            state.ended(read, party)?;
+            state.ended(read, change.party)?;
         }
-        Ok(Some(state))
+        Ok(state)
     }
 
     fn subject(&mut self, read: &mut dyn Read, shared: &Shared, subject: SubjectNo) -> Result<(), StoreError> {
@@ -94,7 +104,7 @@ impl State {
             if kind.is_person_level() {
                 self.deny(&line);
             }
-            let Some((.., verdict)) = read.verdict_of(no)? else { continue };
+            let Some((key, _, verdict)) = read.verdict_of(no)? else { continue };
             // What is denied about it beyond the subject is said with the subject, unless another holder is denied that.
             let mut beyond = verdict.all_denied().without(self.denied);
             if !beyond.is_empty() {
@@ -109,7 +119,7 @@ impl State {
                 }
             }
             self.beyond = self.beyond.union(beyond);
-            if let Some(known) = clear::known(read, shared, no)? {
+            if let Some(known) = clear::known_as(read, shared, no, kind, &key)? {
                 self.identifiers.push((known, verdict.all_denied()));
             }
         }
@@ -119,7 +129,7 @@ impl State {
     /// One that nobody holds, or too many.
     fn identifier(&mut self, read: &mut dyn Read, shared: &Shared, no: IdentifierNo) -> Result<(), StoreError> {
         let mut graph = Graph::default();
-        let (Some(row), Some((.., verdict))) = (graph.identifier(read, no)?.cloned(), read.verdict_of(no)?) else { return Ok(()) };
+        let (Some(row), Some((key, kind, verdict))) = (graph.identifier(read, no)?.cloned(), read.verdict_of(no)?) else { return Ok(()) };
         // Its holders are told of with it.
         if row.holders > 0 && !row.shared {
             return Ok(());
@@ -128,7 +138,7 @@ impl State {
         self.rank = 1;
         self.deny(&row.line);
         self.allow(&row.line);
-        if let Some(known) = clear::known(read, shared, no)? {
+        if let Some(known) = clear::known_as(read, shared, no, kind, &key)? {
             self.identifiers.push((known, self.denied));
         }
         Ok(())
@@ -203,5 +213,66 @@ impl State {
         // The whole last day counts.
         let end = due.tomorrow().ok().and_then(|next| next.to_zoned(zone).ok())?;
         Some((at * 1000, end.timestamp().as_millisecond()))
+    }
+}
+
+/// The present state of a party, and what was rendered from it.
+pub(super) struct Cached {
+    pub state: State,
+    needed: Vec<(PurposeSet, Needed)>,
+}
+
+impl Cached {
+    /// What a destination that is bound to `purposes` needs to hear.
+    pub fn needed(&mut self, purposes: PurposeSet) -> Needed {
+        if let Some((_, needed)) = self.needed.iter().find(|(known, _)| *known == purposes) {
+            return needed.clone();
+        }
+        let needed = self.state.needed(purposes);
+        self.needed.push((purposes, needed.clone()));
+        needed
+    }
+}
+
+/// Present states that were read lately. What was not asked for while so many others were read is forgotten.
+#[derive(Default)]
+pub(super) struct States {
+    young: HashMap<Party, Cached>,
+    old: HashMap<Party, Cached>,
+}
+
+impl States {
+    pub fn get(&mut self, party: Party) -> Option<&mut Cached> {
+        if let Some(cached) = self.old.remove(&party) {
+            self.insert(party, cached);
+        }
+        self.young.get_mut(&party)
+    }
+
+    /// Keeps what was read, instead of what was known before.
+    pub fn put(&mut self, mut state: State) {
+        // An identifier that somebody holds now is no party any more, and no change says so.
+        for no in std::mem::take(&mut state.held) {
+            self.remove(Party::Identifier(no));
+        }
+        let party = state.change.party;
+        self.old.remove(&party);
+        self.insert(party, Cached { state, needed: Vec::new() });
+    }
+
+    pub fn remove(&mut self, party: Party) {
+        self.young.remove(&party);
+        self.old.remove(&party);
+    }
+
+    pub fn clear(&mut self) {
+        (self.young, self.old) = Default::default();
+    }
+
+    fn insert(&mut self, party: Party, cached: Cached) {
+        if self.young.len() >= STATES_MIN {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(party, cached);
     }
 }

@@ -134,6 +134,7 @@ fn unproven(standing: &Standing) -> Unproven {
     let state = match standing.assurance {
         Assurance::NotNeeded => "nothing to tell",
         Assurance::Unreachable => "unreachable",
+        Assurance::Absent => "absent, without a record",
         Assurance::At(Level::Queued) => "none yet",
         Assurance::At(Level::Sent) => "none yet: sent, and not accepted",
         // As after a crash, or by hand.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use desist_core::lane::{
-    Alarm, Delta, Failure, Head, Job, Level, Parked, Reason, Saved, SavedBreaker, SavedPatrol, SavedWindow, Target, Waiting,
+    Alarm, Delta, Failure, Head, Job, Level, LevelPage, Levels, Observed, Parked, Reason, Saved, SavedBreaker, SavedPatrol, SavedWindow,
+    Target, Waiting,
 };
 
 use super::{Make, Rng, read, scale};
@@ -31,6 +32,16 @@ fn head(rng: &mut Rng) -> Head {
         alarms: ALARMS.into_iter().filter(|_| rng.below(3) == 0).collect(),
         jobs: rng.below(9),
     }
+}
+
+fn pages(rng: &mut Rng) -> Vec<(u64, Option<LevelPage>)> {
+    let (mut levels, mut numbers) = (Levels::default(), BTreeSet::new());
+    for _ in 0..rng.below(6) {
+        let target = Target(rng.below(1 << 12) | rng.below(2) << 62);
+        let known = if rng.below(2) == 0 { Observed::Absent } else { Observed::At(LEVELS[rng.below(5) as usize]) };
+        numbers.extend(levels.set(target, Some(known)));
+    }
+    numbers.into_iter().map(|number| (number, levels.page(number).filter(|_| rng.below(3) > 0).cloned())).collect()
 }
 
 fn delta(rng: &mut Rng, epoch: u64) -> Delta {
@@ -67,7 +78,7 @@ fn delta(rng: &mut Rng, epoch: u64) -> Delta {
         parked: targets.iter().map(|target| (*target, some(rng).then(|| parked(rng)))).collect(),
         jobs: (0..rng.below(3)).map(|number| (number, some(rng).then(|| job(rng)))).collect(),
         allows: targets.iter().map(|target| (*target, some(rng))).collect(),
-        below: targets.iter().map(|target| (*target, some(rng).then(|| LEVELS[rng.below(5) as usize]))).collect(),
+        levels: pages(rng),
         caught_up: some(rng).then(|| rng.below(1 << 40)),
     }
 }

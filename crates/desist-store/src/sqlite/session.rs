@@ -408,9 +408,7 @@ impl Read for Session<'_> {
                 "job" => {
                     saved.jobs.insert(key, serde_json::from_str(&value).map_err(unreadable)?);
                 }
-                "below" => {
-                    saved.below.insert(Target(key), serde_json::from_str(&value).map_err(unreadable)?);
-                }
+                "levels" => saved.levels.put(key, Some(serde_json::from_str(&value).map_err(unreadable)?)),
                 _ => {
                     saved.allows.insert(Target(key));
                 }
@@ -787,8 +785,8 @@ impl Write for Session<'_> {
         for (target, is_under_way) in &delta.allows {
             put("allow", target.0, is_under_way.then(|| "true".to_owned()))?;
         }
-        for (target, level) in &delta.below {
-            put("below", target.0, level.as_ref().map(json))?;
+        for (number, page) in &delta.levels {
+            put("levels", *number, page.as_ref().map(json))?;
         }
         // What is new follows from the heads alone.
         Ok(Some(Saved { head, ..Saved::default() }.apply(delta.clone())))

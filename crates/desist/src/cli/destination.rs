@@ -146,6 +146,9 @@ fn words(view: &DestinationView) -> String {
     if view.dead > 0 {
         parts.push(format!("{} dead", view.dead));
     }
+    if view.absent > 0 {
+        parts.push(format!("{} not there", view.absent));
+    }
     parts.push(view.last_success.as_ref().map_or_else(|| "nothing sent yet".to_owned(), |last| format!("last success {last}")));
     parts.extend(view.next.as_ref().map(|next| format!("next {next}")));
     parts.extend(view.through.map(|through| format!("told by hand up to {through}")));

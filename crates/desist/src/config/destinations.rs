@@ -315,10 +315,11 @@ impl Destination {
         opt_outs(manifest, &purposes).any(|op| matches!(op.effect, Effect::Remove | Effect::Delete))
     }
 
-    /// The rate windows that hold: of each length the smaller one.
-    pub fn rates_of(&self, manifest: &Manifest) -> Vec<Rate> {
+    /// The rate windows that hold: of each length the smaller one. The manifest's own are for all that share its credentials together.
+    pub fn rates_of(&self, manifest: &Manifest, sharing: u32) -> Vec<Rate> {
         let own = self.rate.iter().filter_map(|text| text.parse::<Rate>().ok());
-        let declared = manifest.pace().rates.iter().map(|(calls, seconds)| Rate { calls: *calls, window_ms: seconds * 1000 });
+        let part = |calls: u32| (calls / sharing.max(1)).max(1);
+        let declared = manifest.pace().rates.iter().map(|(calls, seconds)| Rate { calls: part(*calls), window_ms: seconds * 1000 });
         let mut rates = BTreeMap::<u64, u32>::new();
         for rate in declared.chain(own) {
             rates.entry(rate.window_ms).and_modify(|calls| *calls = rate.calls.min(*calls)).or_insert(rate.calls);
@@ -470,7 +471,7 @@ impl Destination {
                 return said(&format!("rate.{place}"), text);
             }
         }
-        if self.rates_of(manifest).len() > RATES_MAX {
+        if self.rates_of(manifest, 1).len() > RATES_MAX {
             return said("rate", format!("with those of the connector {id} there are more than {RATES_MAX}"));
         }
         if manifest.declared().connector.transport != Transport::Manual {

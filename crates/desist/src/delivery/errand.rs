@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use desist_connector::declared::{On, Unit};
-use desist_connector::{Call, Found, Person, Polled, UnitOutcome, Verdict, Verified, Whole, Why};
+use desist_connector::{Call, Existence, Found, Person, Polled, UnitOutcome, Verdict, Verified, Whole, Why};
 use desist_core::lane::{Failure, Level, Outcome, Report, Target};
 use desist_engine::delivery::transport::{Ended, Errand, Message};
 use serde_json::Value;
@@ -14,7 +14,7 @@ use super::http::is_unreachable;
 use super::jobs::Jobs;
 use super::lookups::Lookups;
 use super::people::{self, Choice};
-use super::wire::{Down, Run};
+use super::wire::{Down, Run, Said};
 
 /// Why a call of several people cannot be judged for each: the lane sends it again in parts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -90,7 +90,10 @@ impl Run {
     /// Does it.
     pub async fn errand(&self, errand: &Errand) -> Result<Ended, Down> {
         match errand {
-            Errand::Send(messages) => self.send(messages).await,
+            Errand::Send(messages) => {
+                self.inner.prepared.get_or_try_init(|| self.prepare()).await?;
+                self.send(messages).await
+            }
             Errand::Check(messages) => self.check(messages).await,
             Errand::Poll(handle) => self.poll(handle).await,
             Errand::Probe => self.probe().await,
@@ -109,6 +112,39 @@ impl Run {
     fn not_rendered(&self, error: desist_connector::RenderError) -> Down {
         tracing::error!(destination = self.inner.options.destination, %error, "a call could not be written");
         Down::new(Failure::Credentials)
+    }
+
+    /// Makes what must exist before the first call, and is not there.
+    async fn prepare(&self) -> Result<(), Down> {
+        let instance = &self.inner.options.instance;
+        // Where calls are only checked nothing is made.
+        if self.inner.options.cap < Level::Accepted {
+            return Ok(());
+        }
+        for (place, step) in instance.setup_calls().map_err(|error| self.not_rendered(error))?.into_iter().enumerate() {
+            let look = || self.ask(&step.check, About::nobody(), |answer| instance.setup_result(place, answer));
+            let mut found = look().await?;
+            let mut status = None;
+            if found == Existence::Missing {
+                // Whatever is answered, only what is there then counts.
+                let made = self.ask(&step.create, About::nobody(), |answer| Made(answer.status)).await?;
+                tracing::info!(
+                    destination = self.inner.options.destination,
+                    name = step.name,
+                    status = made.0,
+                    "it was not there, and was made"
+                );
+                status = Some(made.0);
+                found = look().await?;
+            }
+            if found != Existence::Exists {
+                let answer = status.map_or_else(String::new, |status| format!(", and could not be made: the answer had status {status}"));
+                let is_not = if found == Existence::Missing { "is not there" } else { "could not be looked for" };
+                self.inner.note(Some(format!("{} {is_not}{answer}", step.name)));
+                return Err(Down::new(Failure::Credentials));
+            }
+        }
+        Ok(())
     }
 
     // Look-ups.
@@ -519,6 +555,15 @@ impl Run {
             // Whoever refuses the cheapest call does not work.
             _ => Err(Down::new(Failure::Server)),
         }
+    }
+}
+
+/// The status of the answer to a call that makes something.
+struct Made(u16);
+
+impl Said for Made {
+    fn whole(&self) -> Option<&Whole> {
+        None
     }
 }
 

@@ -13,7 +13,7 @@ use desist_core::purpose::Purposes;
 use desist_engine::delivery::transport::{Done, Ended, Errand, Message, Transport};
 use desist_engine::env::{Env, Outbound};
 use tokio::runtime::Handle;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::Instant;
 
 use super::auth::{Authenticator, TokenStore};
@@ -58,6 +58,8 @@ pub struct Inner {
     pub problem: Mutex<Option<String>>,
     /// The most calls at the same time, by the manifest.
     pub permits: Semaphore,
+    /// Whether what must exist before the first call was found there, or made.
+    pub prepared: OnceCell<()>,
 }
 
 impl HttpTransport {
@@ -67,7 +69,16 @@ impl HttpTransport {
         let (pace, choices) = (manifest.pace(), people::choices(manifest, &options.purposes));
         let (lookups, permits) = (Lookups::new(pace.lookup_cache_seconds), Semaphore::new(pace.concurrency.max(1) as usize));
         let auth = Authenticator::new(&options);
-        Self(Arc::new(Inner { auth, choices, reasons: Reasons::default(), lookups, problem: Mutex::default(), permits, options }))
+        Self(Arc::new(Inner {
+            auth,
+            choices,
+            reasons: Reasons::default(),
+            lookups,
+            problem: Mutex::default(),
+            permits,
+            prepared: OnceCell::new(),
+            options,
+        }))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use desist_connector::declared::Transport;
+use desist_connector::declared::{LimitScope, Transport};
 use desist_connector::{Instance, Manifest, Secret};
 use desist_core::identifier::Kind;
 use desist_core::lane::{Config as Lane, Jobs, Level, Patrol, PatrolKind, Rate};
@@ -60,7 +60,38 @@ impl fmt::Debug for Planned {
 
 /// Every destination of the configuration, in its order. Reads their secrets.
 pub fn plan(config: &Config) -> Vec<Planned> {
-    config.destinations.iter().filter_map(planned).collect()
+    // A table whose manifest was not read does not get here: `Config::load` does not let it pass.
+    let bound: Vec<_> = config.destinations.iter().filter_map(Bound::of).collect();
+    let sharing = |one: &Bound| bound.iter().filter(|other| one.shares.is_some() && other.shares == one.shares).count().max(1);
+    let sharing: Vec<_> = bound.iter().map(|one| u32::try_from(sharing(one)).unwrap_or(u32::MAX)).collect();
+    bound.into_iter().zip(sharing).map(|(one, sharing)| planned(one, sharing)).collect()
+}
+
+/// A destination with its secrets.
+struct Bound<'c> {
+    destination: &'c Destination,
+    manifest: &'c Manifest,
+    instance: Result<(Instance, BTreeMap<String, Secret>), String>,
+    /// Connector and credentials, where all with the same have one rate together.
+    shares: Option<[u8; 32]>,
+}
+
+impl<'c> Bound<'c> {
+    fn of(destination: &'c Destination) -> Option<Self> {
+        let manifest = destination.manifest()?;
+        let instance = destination.instance(manifest);
+        let shares = match &instance {
+            Ok((_, secrets)) if manifest.declared().limits.scope == LimitScope::Credentials => {
+                let mut digest = Sha256::new_with_prefix(manifest.id());
+                for (name, secret) in secrets {
+                    digest.update(Sha256::digest([name.as_bytes(), secret.expose().as_bytes()].join(&0)));
+                }
+                Some(digest.finalize().into())
+            }
+            _ => None,
+        };
+        Some(Self { destination, manifest, instance, shares })
+    }
 }
 
 /// The kinds of identifiers that any destination takes. Reads no secret.
@@ -68,19 +99,16 @@ pub fn kinds(config: &Config) -> BTreeSet<Kind> {
     config.destinations.iter().filter_map(Destination::manifest).flat_map(|manifest| manifest.kinds()).collect()
 }
 
-/// None for a table whose manifest was not read, which [`Config::load`] does not let pass.
-fn planned(destination: &Destination) -> Option<Planned> {
-    let manifest = destination.manifest()?;
-    let bound = destination.instance(manifest);
-    let digest = digest(destination, manifest, bound.as_ref().map(|(_, secrets)| secrets).map_err(String::as_str));
+fn planned(Bound { destination, manifest, instance: bound, .. }: Bound<'_>, sharing: u32) -> Planned {
+    let digest = digest(destination, manifest, sharing, bound.as_ref().map(|(_, secrets)| secrets).map_err(String::as_str));
     let purposes = destination.purposes_of(manifest);
     let ceiling = destination.ceiling(manifest);
-    Some(Planned {
+    Planned {
         id: destination.id.clone(),
         manifest: Manifest::clone(manifest),
         instance: bound.map(|(instance, _)| instance),
         class: destination.class,
-        lane: lane(destination, manifest, &purposes, ceiling),
+        lane: lane(destination, manifest, &purposes, ceiling, sharing),
         purposes,
         required: destination.required_of(manifest),
         ceiling,
@@ -92,10 +120,10 @@ fn planned(destination: &Destination) -> Option<Planned> {
         owner: destination.owner.clone(),
         task: destination.task.clone(),
         verified: destination.is_verified(),
-    })
+    }
 }
 
-fn lane(destination: &Destination, manifest: &Manifest, purposes: &[String], floor: Level) -> Lane {
+fn lane(destination: &Destination, manifest: &Manifest, purposes: &[String], floor: Level, sharing: u32) -> Lane {
     let pace = manifest.pace();
     let declared = manifest.declared();
     let seed = number(&Sha256::digest(&destination.id));
@@ -123,7 +151,7 @@ fn lane(destination: &Destination, manifest: &Manifest, purposes: &[String], flo
         batch_items: pace.batch_items,
         linger_ms: destination.linger.as_ref().map_or(pace.linger_seconds * 1000, crate::config::Period::millis),
         concurrency: destination.concurrency.unwrap_or(pace.concurrency) as usize,
-        rates: errands(destination.rates_of(manifest), manifest, purposes, pace.batch_items),
+        rates: errands(destination.rates_of(manifest, sharing), manifest, purposes, pace.batch_items),
         request_timeout_ms: destination.timeout.millis(),
         lease_ms: LEASE_MS,
         attempts_max: destination.attempts.unwrap_or(ATTEMPTS_MAX),
@@ -168,10 +196,10 @@ fn generation(destination: &Destination, manifest: &Manifest, purposes: &[String
 }
 
 /// Covers what is missing too: once it is there, this is another destination.
-fn digest(destination: &Destination, manifest: &Manifest, secrets: Result<&BTreeMap<String, Secret>, &str>) -> [u8; 32] {
+fn digest(destination: &Destination, manifest: &Manifest, sharing: u32, secrets: Result<&BTreeMap<String, Secret>, &str>) -> [u8; 32] {
     let secrets: Result<BTreeMap<_, [u8; 32]>, _> =
         secrets.map(|secrets| secrets.iter().map(|(name, secret)| (name, Sha256::digest(secret.expose()).into())).collect());
-    let text = serde_json::to_vec(&(destination, manifest.declared(), destination.is_verified(), secrets)).unwrap_or_default();
+    let text = serde_json::to_vec(&(destination, manifest.declared(), destination.is_verified(), sharing, secrets)).unwrap_or_default();
     Sha256::digest(text).into()
 }
 
@@ -180,6 +208,35 @@ mod tests {
     use desist_core::lane::Rate;
 
     use super::*;
+
+    #[test]
+    fn who_has_the_same_credentials_shares_the_rate_of_the_manifest() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = |name: &str, text: &str| {
+            let path = directory.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path.display().to_string()
+        };
+        let (one, same, other) = (file("one", "s3cret"), file("same", "s3cret"), file("other", "another"));
+        let mut text = String::new();
+        let missing = directory.path().join("missing").display().to_string();
+        for (id, secret, more) in
+            [("a", &one, ""), ("b", &same, ""), ("c", &other, ""), ("d", &one, "rate = [\"3/20s\"]\n"), ("e", &missing, "")]
+        {
+            let table = format!(
+                "[[destinations]]\nid = \"{id}\"\nconnector = \"marketo\"\nclass = \"third_party\"\n{more}[destinations.settings]\n\
+                 instance = \"123-abc-456\"\nclient_id = \"x\"\nclient_secret = {{ file = {secret:?} }}\n"
+            );
+            text.push_str(&table);
+        }
+        let planned = plan(&Config::parse(&text, "desist.toml").unwrap());
+        let of = |at: usize| planned[at].lane.rates.iter().map(|rate| rate.calls).collect::<Vec<_>>();
+        // Three share what one alone has; an operator's own rate is one destination's.
+        assert_eq!(
+            [of(0), of(1), of(2), of(3), of(4)],
+            [vec![20, 6_666], vec![20, 6_666], vec![60, 20_000], vec![3, 6_666], vec![60, 20_000]]
+        );
+    }
 
     /// A configuration with one destination; `secret` is the path of its secret.
     fn config(connector: &str, more: &str, settings: &str) -> Config {

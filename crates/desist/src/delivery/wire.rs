@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use desist_connector::limits::{AFTER_SECONDS_MAX, ANSWER_BYTES_MAX};
-use desist_connector::{After, Answer, Call, Found, Origin, Polled, Verdict, Verified, Whole};
+use desist_connector::{After, Answer, Call, Existence, Found, Origin, Polled, Verdict, Verified, Whole};
 use desist_core::lane::{Failure, Outcome};
 use desist_engine::delivery::transport::{Answered, Ended};
 use desist_engine::env::{Outgoing, SendError};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -101,6 +100,12 @@ impl Said for Verified {
     }
 }
 
+impl Said for Existence {
+    fn whole(&self) -> Option<&Whole> {
+        if let Self::Trouble(whole) = self { Some(whole) } else { None }
+    }
+}
+
 impl Said for Polled {
     fn whole(&self) -> Option<&Whole> {
         if let Self::Trouble(whole) = self { Some(whole) } else { None }
@@ -154,9 +159,7 @@ impl Run {
         }
         let progress = &self.progress;
         progress.under_way.fetch_add(usize::from(changes), Ordering::SeqCst);
-        let (tell, told) = oneshot::channel();
-        self.inner.options.outbound.send(outgoing, Box::new(move |answer| drop(tell.send(answer))));
-        let answer = told.await.unwrap_or_else(|_| Err(SendError::NoAnswer("the exchange was given up".to_owned())));
+        let answer = self.inner.options.outbound.exchange(outgoing).await;
         if let Err(error) = &answer {
             self.inner.note(Some(error.to_string()));
         }
@@ -214,6 +217,14 @@ impl Run {
         R: Send + 'static,
         F: Future<Output = Result<R, Down>> + Send + 'static,
     {
+        if items.len() == 1 {
+            // Without a task of its own, which costs as much as what it does.
+            let mut results = Vec::with_capacity(1);
+            for item in items {
+                results.push(work(self.clone(), item).await?);
+            }
+            return Ok(results);
+        }
         let (mut running, mut waiting) = (JoinSet::new(), items.into_iter().enumerate());
         let (mut results, mut failed): (_, Option<Down>) = (Vec::new(), None);
         loop {

@@ -69,6 +69,8 @@ pub struct DestinationView {
     pub parked: usize,
     /// Dead letters: nobody tries them again until somebody asks.
     pub dead: usize,
+    /// Of how many the destination said that it does not have them, when it was told or looked at last.
+    pub absent: u64,
     /// Calls under way.
     pub in_flight: usize,
     /// Targets that wait for a job of the destination.
@@ -189,7 +191,7 @@ pub struct DoneBody {
 pub struct StandingView {
     /// The destination.
     pub id: String,
-    /// `queued`, `sent`, `accepted`, `applied`, `verified`, `unreachable` or `not_needed`.
+    /// `queued`, `sent`, `accepted`, `applied`, `verified`; `absent`, the destination said that it does not have the person; `unreachable` or `not_needed`.
     pub level: String,
     /// The level at which it counts as enforced.
     pub required: String,
@@ -200,7 +202,7 @@ pub struct StandingView {
 /// Where a person stands at every destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AssuranceAnswer {
-    /// `received`, `enforced`, `unreachable` or, of somebody who is denied nothing, `not_needed`.
+    /// `received`, `enforced`, `unreachable`, `absent` or, of somebody who is denied nothing, `not_needed`.
     pub overall: String,
     /// At each.
     pub destinations: Vec<StandingView>,
@@ -224,6 +226,7 @@ impl From<&Standing> for StandingView {
         let (level, enforced) = match standing.assurance {
             Assurance::NotNeeded => ("not_needed".to_owned(), false),
             Assurance::Unreachable => ("unreachable".to_owned(), false),
+            Assurance::Absent => ("absent".to_owned(), false),
             Assurance::At(level) => (word(level), level >= standing.required),
         };
         Self { id: standing.id.clone(), level, required: word(standing.required), enforced }
@@ -365,6 +368,7 @@ impl DestinationView {
             behind: 0,
             parked: 0,
             dead: 0,
+            absent: 0,
             in_flight: 0,
             pending: 0,
             last_success: None,
@@ -397,6 +401,7 @@ fn fill(app: &App, view: &mut DestinationView, status: &DestinationStatus, chang
     view.until = until.map(time);
     (view.cursor, view.behind) = (lane.cursor, changes.saturating_sub(lane.cursor));
     (view.parked, view.dead, view.in_flight, view.pending) = (lane.parked, lane.dead, lane.in_flight, lane.pending);
+    view.absent = lane.absent;
     view.last_success = lane.last_success_unix_ms.map(time);
     view.oldest_due = lane.oldest_due_unix_ms.map(time);
     view.next = lane.next_unix_ms.map(time);

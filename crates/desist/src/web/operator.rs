@@ -137,7 +137,7 @@ pub struct TraceAnswer {
     pub entries: Vec<EntryView>,
     /// Who holds it.
     pub holders: Vec<HolderView>,
-    /// `received`, `enforced`, `unreachable` or, of somebody who is denied nothing, `not_needed`.
+    /// `received`, `enforced`, `unreachable`, `absent` or, of somebody who is denied nothing, `not_needed`.
     pub overall: String,
     /// Where it stands at each destination.
     pub destinations: Vec<StandingView>,

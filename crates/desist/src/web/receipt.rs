@@ -144,6 +144,10 @@ fn page(app: &App, row: &RequestRow, evidence: &Evidence, signed: bool, enforcem
             "exception",
             "The choice is recorded, and whoever asks desist is told to obey it. No other system knows whom it is about, so none could be told.",
         ),
+        (_, Enforcement::Absent) => (
+            "exception",
+            "The choice is recorded, and whoever asks desist is told to obey it. The other systems that were asked hold nothing under what was given here.",
+        ),
     };
     let config = app.config.load();
     let zone = config.business.time_zone.clone();

@@ -130,9 +130,9 @@ pub struct RequestView {
     #[schemars(with = "RequestKindName")]
     pub kind: RequestKind,
     /// `received`, `awaiting_confirmation` or `confirmed`; of an opt-out or limit that is at its level at every destination `enforced`, and
-    /// `exception` if none can be told.
+    /// `exception` if there is none that can be told and has the person.
     pub status: String,
-    /// Why it is an exception: `unreachable`, no destination knows whom it is about.
+    /// Why it is an exception: `unreachable`, no destination can be told whom it is about; `absent`, those that can do not have the person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Where it came in.
@@ -199,6 +199,7 @@ pub async fn full_view(app: &App, row: &RequestRow) -> Result<RequestView, Probl
             Enforcement::Received => ("received", None),
             Enforcement::Enforced => ("enforced", None),
             Enforcement::Unreachable => ("exception", Some("unreachable".to_owned())),
+            Enforcement::Absent => ("exception", Some("absent".to_owned())),
         };
         status.clone_into(&mut view.status);
         (view.reason, view.destinations) = (reason, destinations);

@@ -702,3 +702,45 @@ fn no_more_calls_are_under_way_than_the_manifest_says() {
     }
     assert_eq!((most.load(Ordering::SeqCst), peer.got().len()), (2, 48));
 }
+
+#[test]
+fn what_must_exist_before_the_first_call_is_made_once_and_nobody_is_told_before() {
+    let (field, refuses) = (Arc::new(AtomicUsize::new(0)), Arc::new(std::sync::atomic::AtomicBool::new(true)));
+    let (made, is_refused) = (Arc::clone(&field), Arc::clone(&refuses));
+    let peer = Peer::start(move |got| match got.method.as_str() {
+        "GET" if got.target.contains("/schema/fields/") => {
+            json_reply(200, &json!({ "success": made.load(Ordering::SeqCst) > 0, "errors": [] }))
+        }
+        "POST" if got.target.contains("/schema/fields") && is_refused.load(Ordering::SeqCst) => {
+            json_reply(403, &json!({ "success": false }))
+        }
+        "POST" if got.target.contains("/schema/fields") => {
+            made.fetch_add(1, Ordering::SeqCst);
+            json_reply(200, &json!({ "success": true }))
+        }
+        _ => lie("marketo", got),
+    });
+    let (instance, outbound) = (shipped("marketo"), led(&peer));
+    let transport = HttpTransport::new(options(&instance, &outbound));
+    let ended = run(&transport, Errand::Send(vec![emailed(1, PurposeSet::GPC, PurposeSet::EMPTY)]), PATIENCE);
+    assert_eq!((ended.outcome, ended.reports), (failed(Failure::Credentials, None), Vec::new()));
+    let problem = transport.problem().unwrap();
+    assert_eq!(problem, "the custom field doNotSell is not there, and could not be made: the answer had status 403");
+    assert!(!peer.got().iter().any(|got| got.body.contains("rosa1")), "nobody is told before it is there");
+    refuses.store(false, Ordering::SeqCst);
+    for target in 1..4 {
+        let ended = run(&transport, Errand::Send(vec![emailed(target, PurposeSet::GPC, PurposeSet::EMPTY)]), PATIENCE);
+        assert!(matches!(ended.outcome, Outcome::Ok(_)), "{ended:?}");
+    }
+    assert_eq!((field.load(Ordering::SeqCst), transport.problem()), (1, None));
+    assert_eq!(
+        peer.got().iter().filter(|got| got.method == "GET" && got.target.contains("/schema/fields/")).count(),
+        4,
+        "and then never again"
+    );
+    // Where calls are only checked nothing is made.
+    field.store(0, Ordering::SeqCst);
+    let checked = HttpTransport::new(Options { cap: Level::Sent, ..options(&instance, &outbound) });
+    run(&checked, Errand::Send(vec![emailed(9, PurposeSet::GPC, PurposeSet::EMPTY)]), PATIENCE);
+    assert_eq!(field.load(Ordering::SeqCst), 0);
+}

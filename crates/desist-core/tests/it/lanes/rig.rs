@@ -37,6 +37,8 @@ pub struct Rig {
     pub polls: Vec<u64>,
     /// What a check says.
     pub check: Outcome,
+    /// What it says of single targets.
+    pub check_reports: Vec<(Target, Report)>,
     pub longest_ahead: usize,
     pub saves: usize,
     pub store_fails: bool,
@@ -80,6 +82,7 @@ impl Rig {
             poll_job: None,
             polls: Vec::new(),
             check: Outcome::Ok(Level::Verified),
+            check_reports: Vec::new(),
             longest_ahead: 0,
             saves: 0,
             store_fails: false,
@@ -150,7 +153,8 @@ impl Rig {
                     self.sends.push((now, targets.into_iter().map(|sending| sending.target).collect()));
                 }
                 Action::Check { call, targets, .. } => {
-                    ended(call, self.check.clone(), Vec::new());
+                    let reports = self.check_reports.iter().filter(|(target, _)| targets.contains(target)).copied().collect();
+                    ended(call, self.check.clone(), reports);
                     self.checks.push((now, targets));
                 }
                 Action::Poll { call, handle, .. } => {

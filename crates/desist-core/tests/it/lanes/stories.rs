@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use desist_core::lane::{
-    Alarm, Assurance, Config, ConfigError, Failure, Input, Jobs, Level, Need, News, Now, Outcome, Patrol, PatrolKind, Reason, Replay,
-    Report, Saved, Sending, State, Target,
+    Alarm, Assurance, Config, ConfigError, Failure, Input, Jobs, Level, Need, News, Now, Observed, Outcome, Patrol, PatrolKind, Reason,
+    Replay, Report, Saved, Sending, State, Target,
 };
 use desist_core::limits::{
-    AHEAD_MAX, ALLOWS_MAX, ALONE_MAX, ATTEMPTS_MAX, BATCH_ITEMS_MAX, BELOW_MAX, BREAKER_DELAY_MS_MAX, CONCURRENCY_MAX, DEAD_MAX, FETCH_MAX,
+    AHEAD_MAX, ALLOWS_MAX, ALONE_MAX, ATTEMPTS_MAX, BATCH_ITEMS_MAX, BREAKER_DELAY_MS_MAX, CONCURRENCY_MAX, DEAD_MAX, FETCH_MAX,
     JOB_HANDLE_BYTES_MAX, PARKED_MAX, PATROL_TRIES_MAX, PATROLS_MAX, PENDING_MAX, RATES_MAX, RETRY_AFTER_MS_MAX, RETRY_DELAY_MS_MAX,
     WINDOW_LARGE_MAX, WINDOW_MAX,
 };
@@ -97,7 +97,8 @@ fn a_lane_holds_a_bounded_part_of_the_feed() {
     for (config, held) in [(plain(), WINDOW_MAX), (many, WINDOW_LARGE_MAX)] {
         let mut rig = Rig::new(config, crowd(WINDOW_LARGE_MAX as u64 + 10_000));
         rig.run(60_000, &mut |_, _| (down(Failure::Connect), Vec::new()));
-        assert_eq!(rig.status().unresolved, held);
+        // It does not read a page for the last few.
+        assert!((held - held / 32..=held).contains(&rig.status().unresolved), "{} of {held}", rig.status().unresolved);
         assert!(held.is_multiple_of(FETCH_MAX) || held > FETCH_MAX, "it takes several pages");
     }
 }
@@ -469,17 +470,101 @@ fn jobs_have_bounds() {
     }
 }
 
+/// Of a message that denies and allows the *deny* leaves at once, and the *allow* once it is stored that it may be under way: through a
+/// crash at any point, and through an earlier message that may still arrive.
 #[test]
-fn too_many_below_the_floor_lower_the_floor() {
-    let mut rig = Rig::new(large(), crowd(BELOW_MAX as u64));
-    let mut accepted = |_: u64, _: &[Sending]| (Outcome::Ok(Level::Accepted), Vec::new());
-    rig.run(10_000, &mut accepted);
-    assert_eq!((rig.store.below.len(), rig.store.head.floor), (BELOW_MAX, Level::Applied));
-    let next = BELOW_MAX as u64 + 1;
-    rig.change(change(next, next, 100, 0));
-    rig.run(10_000, &mut accepted);
-    assert_eq!((rig.store.below.len(), rig.store.head.floor), (0, Level::Accepted));
+fn a_deny_does_not_wait_for_the_allow_that_is_said_with_it() {
+    fn alone(targets: &[Sending]) -> Vec<(Target, Report)> {
+        targets.iter().filter(|one| !one.may_allow).map(|one| (one.target, Report::DenyAlone)).collect()
+    }
+    for (is_lost, crash_at) in
+        [(false, None), (true, None), (false, Some(5)), (false, Some(100)), (false, Some(1_500)), (true, Some(12_000))]
+    {
+        let mut rig = Rig::new(plain(), crowd(1));
+        let whole = std::cell::RefCell::new(Vec::new());
+        let mut answer = |now: u64, targets: &[Sending]| {
+            whole.borrow_mut().push((now, targets[0].may_allow));
+            let is_first = whole.borrow().len() == 1;
+            (if is_lost && is_first { down(Failure::Ambiguous) } else { Outcome::Ok(Level::Applied) }, alone(targets))
+        };
+        if let Some(at_ms) = crash_at {
+            rig.run(at_ms, &mut answer);
+            rig = Rig::restore(plain(), rig.feed, rig.store, rig.now, at(rig.now));
+        }
+        rig.run(120_000, &mut answer);
+        let whole = whole.into_inner();
+        assert!(!whole[0].1 && whole[0].0 < 100, "{is_lost} {crash_at:?}: the deny is sent at once: {whole:?}");
+        assert!(whole.last().unwrap().1 && whole.len() < 8, "{is_lost} {crash_at:?}: the whole is sent in the end: {whole:?}");
+        if is_lost {
+            let first_whole = whole.iter().find(|(_, may_allow)| *may_allow).unwrap().0;
+            assert!(first_whole >= plain().request_timeout_ms, "{crash_at:?}: not while the first may still arrive: {whole:?}");
+        }
+        assert_eq!((rig.store.allows.len(), rig.store.parked.len(), rig.store.head.cursor), (0, 0, 1), "{is_lost} {crash_at:?}");
+        assert_eq!(rig.store.level(Target(1), 1, Need::Message), Assurance::At(Level::Applied));
+    }
+}
+
+#[test]
+fn however_many_are_below_the_floor_the_others_stay_at_it() {
+    let mut rig = Rig::new(large(), crowd(50_000));
+    let report = |target: u64| match target % 5 {
+        0 => None,
+        1 => Some(Report::Reached(Level::Accepted)),
+        _ => Some(Report::Absent),
+    };
+    let mut answer = |_: u64, targets: &[Sending]| {
+        let of = |sending: &Sending| Some((sending.target, report(sending.target.0)?));
+        (Outcome::Ok(Level::Applied), targets.iter().filter_map(of).collect())
+    };
+    rig.run(60_000, &mut answer);
+    for target in 1..=50_000 {
+        let expected = match report(target) {
+            None => Assurance::At(Level::Applied),
+            Some(Report::Reached(level)) => Assurance::At(level),
+            Some(_) => Assurance::Absent,
+        };
+        assert_eq!(rig.store.level(Target(target), target, Need::Message), expected);
+    }
+    assert_eq!((rig.status().absent, rig.store.levels.count(Observed::At(Level::Accepted))), (30_000, 10_000));
     assert_eq!(rig.store, *rig.lane.books());
+}
+
+#[test]
+fn what_a_patrol_reads_moves_the_level_both_ways() {
+    let patrols = vec![Patrol { kind: PatrolKind::Read, period_ms: HOUR }];
+    let mut rig = Rig::new(Config { floor: Level::Verified, patrols, ..plain() }, crowd(7));
+    let mut answer = |_: u64, targets: &[Sending]| {
+        let reports = match targets[0].target.0 {
+            1 | 2 => each(targets, Report::Reached(Level::Accepted)),
+            3 => each(targets, Report::Absent),
+            _ => Vec::new(),
+        };
+        (Outcome::Ok(Level::Verified), reports)
+    };
+    rig.check = Outcome::Rejected { is_retryable: true, code: 1 };
+    rig.run(5_000, &mut answer);
+    let levels = |rig: &Rig| -> Vec<_> { (1..=7).map(|target| rig.store.level(Target(target), target, Need::Message)).collect() };
+    let at = Assurance::At;
+    let (accepted, applied, verified) = (at(Level::Accepted), at(Level::Applied), at(Level::Verified));
+    assert_eq!(levels(&rig), [accepted, accepted, Assurance::Absent, verified, verified, verified, verified]);
+    rig.check = Outcome::Ok(Level::Verified);
+    let failed = Report::Failed { is_retryable: false, code: 1 };
+    let found = [
+        (2, Report::Reached(Level::Applied)),
+        (4, Report::Absent),
+        (5, Report::Reached(Level::Applied)),
+        (6, failed),
+        (7, Report::Nothing),
+    ];
+    rig.check_reports = found.map(|(target, report)| (Target(target), report)).into();
+    rig.run(HOUR + 60_000, &mut answer);
+    // What proves less takes nothing from what was seen before, and who is absent was found by now.
+    assert_eq!(levels(&rig), [verified, applied, verified, Assurance::Absent, verified, verified, verified]);
+    assert_eq!(rig.store, *rig.lane.books());
+    rig.check_reports = vec![(Target(4), Report::Drift)];
+    rig.run(HOUR, &mut answer);
+    assert_eq!(levels(&rig), [verified; 7], "who is there again was told");
+    assert!(rig.sends.iter().any(|(at, targets)| *at > HOUR && targets.contains(&Target(4))));
 }
 
 #[test]
@@ -498,8 +583,10 @@ fn a_level_is_what_was_observed() {
     rig.run(5_000, &mut answer);
     let books = rig.store.clone();
     let level = |target, seq| books.level(Target(target), seq, Need::Message);
-    let levels: Vec<_> = [1, 2, 3, 5].map(|target| level(target, target)).into();
-    assert_eq!(levels, [Level::Applied, Level::Accepted, Level::Sent, Level::Accepted].map(Assurance::At));
+    let levels: Vec<_> = [1, 2, 3].map(|target| level(target, target)).into();
+    assert_eq!(levels, [Level::Applied, Level::Accepted, Level::Sent].map(Assurance::At));
+    assert_eq!(level(5, 5), Assurance::Absent);
+    assert_eq!(level(5, 6), Assurance::At(Level::Queued), "it may be there by now");
     assert_eq!(level(1, 6), Assurance::At(Level::Queued), "it changed since");
     assert_eq!(level(3, 4), Assurance::At(Level::Queued), "what was refused was about an earlier state");
     assert_eq!(books.level(Target(4), 4, Need::Unreachable), Assurance::Unreachable);

@@ -155,6 +155,8 @@ pub struct World {
     applied: BTreeMap<Target, u64>,
     sent: BTreeMap<Target, u64>,
     said: BTreeMap<(Target, Level), u64>,
+    /// The last version of which the destination said that it does not have the target.
+    absent: BTreeMap<Target, u64>,
     lied: bool,
     stale: BTreeMap<Target, u64>,
     caught_up: u64,
@@ -230,6 +232,7 @@ impl World {
             applied: BTreeMap::new(),
             sent: BTreeMap::new(),
             said: BTreeMap::new(),
+            absent: BTreeMap::new(),
             lied: false,
             stale: BTreeMap::new(),
             caught_up: 0,
@@ -722,7 +725,13 @@ impl World {
         let target = Target(at as u64);
         let books = self.nodes.iter().filter(|node| node.epoch == self.lease.0).map(|node| node.lane.books());
         for level in books.chain([&self.store]).map(|books| books.level(target, truth.seq, truth.need)) {
-            let Assurance::At(level) = level else { continue };
+            let level = match level {
+                Assurance::At(level) => level,
+                Assurance::Absent if self.absent.get(&target).is_none_or(|said| *said < truth.seq) => {
+                    return Err(format!("{target:?} at {} is said to be absent, which nobody observed", truth.seq));
+                }
+                _ => continue,
+            };
             let known = match level {
                 Level::Queued => true,
                 Level::Sent => self.sent.get(&target).is_some_and(|sent| *sent >= truth.seq),
@@ -777,7 +786,11 @@ impl World {
             {
                 return Err(format!("{truth:?} was lost: the destination has {shown:?}; {status:?}"));
             }
-            if !matches!(books.level(target, truth.seq, truth.need), Assurance::At(level) if level >= Level::Accepted) {
+            let is_known = match books.level(target, truth.seq, truth.need) {
+                Assurance::At(level) => level >= Level::Accepted,
+                other => other == Assurance::Absent,
+            };
+            if !is_known {
                 return Err(format!("{truth:?} is delivered and nobody knows: {status:?}"));
             }
         }

@@ -173,10 +173,10 @@ CREATE TABLE destination (no INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE) STRIC
 CREATE TABLE lane (destination INTEGER PRIMARY KEY, epoch INTEGER NOT NULL, head TEXT NOT NULL) STRICT;
 
 -- Exceptions from the lane's cursor, as JSON: parties that are parked, jobs by number, parties about which an allow may be
--- under way, parties at another level than the others.
+-- under way, and pages of half a byte for each party: what is known of those that are not at the level of the others.
 CREATE TABLE lane_exception (
   destination INTEGER NOT NULL,
-  kind TEXT NOT NULL CHECK (kind IN ('parked', 'job', 'allow', 'below')),
+  kind TEXT NOT NULL CHECK (kind IN ('parked', 'job', 'allow', 'levels')),
   key INTEGER NOT NULL,
   value TEXT NOT NULL,
   PRIMARY KEY (destination, kind, key)

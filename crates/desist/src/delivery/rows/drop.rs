@@ -43,6 +43,8 @@ struct Inner {
     // One at a time, so that they do not delete each other's files.
     snapshot: Mutex<()>,
     problem: Problem,
+    /// The same of snapshots, which no file between them clears.
+    snapshot_problem: Problem,
 }
 
 /// Where files go.
@@ -155,8 +157,10 @@ impl FileDrop {
         };
         let (is_csv, is_clear) = (instance.text("format") == Some("csv"), instance.text("values") == Some("clear"));
         let keep_days = instance.number("keep_days").map_or(0, |days| u64::try_from(days).unwrap_or(0));
-        let (last, snapshot, problem) = (Mutex::new(None), Mutex::new(()), Problem::default());
-        Ok(Self { inner: Arc::new(Inner { instance, options, place, is_csv, is_clear, keep_days, last, snapshot, problem }) })
+        let (last, snapshot) = (Mutex::new(None), Mutex::new(()));
+        let (problem, snapshot_problem) = Default::default();
+        let inner = Inner { instance, options, place, is_csv, is_clear, keep_days, last, snapshot, problem, snapshot_problem };
+        Ok(Self { inner: Arc::new(inner) })
     }
 
     /// How often the operator wants a snapshot.
@@ -182,14 +186,17 @@ impl FileDrop {
     pub async fn write_snapshot_in(&self, part_bytes_max: usize) -> Result<Snapshot, String> {
         let inner = &self.inner;
         let written = inner.write_snapshot(part_bytes_max).await;
-        inner.problem.set(inner.instance.manifest().id(), written.as_ref().err().map(|fault| fault.problem.clone()));
+        inner.snapshot_problem.set(inner.instance.manifest().id(), written.as_ref().err().map(|fault| fault.problem.clone()));
         written.map_err(|fault| fault.problem)
     }
 }
 
 impl Transport for FileDrop {
     fn problem(&self) -> Option<String> {
-        self.inner.problem.get()
+        self.inner
+            .problem
+            .get()
+            .or_else(|| self.inner.snapshot_problem.get().map(|problem| format!("the last snapshot was not written: {problem}")))
     }
 
     fn start(&self, errand: Errand, within: Duration, done: Done) {

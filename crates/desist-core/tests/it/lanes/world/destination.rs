@@ -194,8 +194,13 @@ impl World {
         }
         reports.extend(bad.into_iter().map(|(target, is_retryable)| (target, Report::Failed { is_retryable, code: 2 })));
         for (target, version, _) in &good {
-            // Some get less than usual, some more.
-            let (report, level) = match self.rng.below(6) {
+            // Some get less than usual, some more, and of some it says that it does not have them.
+            let (report, level) = match self.rng.below(7) {
+                6 => {
+                    self.absent.insert(*target, *version);
+                    reports.push((*target, Report::Absent));
+                    continue;
+                }
                 0 => (Some(Report::Duplicate), Level::Accepted),
                 1 => (Some(Report::Reached(Level::Verified)), Level::Verified),
                 _ => (None, level),
@@ -285,8 +290,17 @@ impl World {
         let mut reports = Vec::new();
         for target in targets {
             let truth = &self.truths[target.0 as usize];
-            if truth.need == Need::Message && self.shown.get(target).is_none_or(|(_, deny)| *deny != truth.deny) {
+            if truth.need != Need::Message {
+                continue;
+            }
+            let version = truth.seq;
+            if self.shown.get(target).is_none_or(|(_, deny)| *deny != truth.deny) {
                 reports.push((*target, Report::Drift));
+            } else if self.rng.one_in(5) {
+                self.absent.insert(*target, version);
+                reports.push((*target, Report::Absent));
+            } else {
+                self.say(*target, Level::Verified, version);
             }
         }
         self.end(life, call, Outcome::Ok(Level::Verified), reports, 30);
