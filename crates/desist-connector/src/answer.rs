@@ -106,9 +106,9 @@ impl UnitOutcome {
             Self::Failed { retry: false, .. } => 2,
             Self::Accepted => 3,
             Self::Duplicate => 4,
-            // It proves no more than an acceptance, so it goes before what was done.
-            Self::Absent => 5,
-            Self::Applied => 6,
+            Self::Applied => 5,
+            // Whoever is there under another name is there.
+            Self::Absent => 6,
         };
         if rank(&other) < rank(&self) { other } else { self }
     }

@@ -128,9 +128,11 @@ pub(crate) enum DialError {
 pub(crate) async fn dial(host: &str, port: u16, allow_private: bool) -> Result<TcpStream, DialError> {
     let found = tokio::net::lookup_host((host, port)).await?;
     let mut last = None;
-    for address in permitted(found, allow_private).map_err(|NotAllowed| DialError::Forbidden)? {
-        // One that does not answer must not take the time of the next one.
-        match tokio::time::timeout(OUTGOING_CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+    let allowed: Vec<_> = permitted(found, allow_private).map_err(|NotAllowed| DialError::Forbidden)?.collect();
+    // One that does not answer must not take the time of the next one.
+    let each = OUTGOING_CONNECT_TIMEOUT / u32::try_from(allowed.len()).unwrap_or(u32::MAX).max(1);
+    for address in allowed {
+        match tokio::time::timeout(each, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
                 // Each message waits for its answer, so waiting for more to send only takes time.
                 stream.set_nodelay(true)?;

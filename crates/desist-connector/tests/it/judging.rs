@@ -272,8 +272,8 @@ fn a_person_is_as_well_told_as_the_worst_of_their_items() {
         failed(false),
         UnitOutcome::Accepted,
         UnitOutcome::Duplicate,
-        UnitOutcome::Absent,
         UnitOutcome::Applied,
+        UnitOutcome::Absent,
     ];
     for (place, worse) in order.iter().enumerate() {
         for better in &order[place..] {

@@ -125,9 +125,6 @@ pub enum Report {
     Unreachable,
     /// Present state is an *allow*, which may not be sent yet ([`Sending::may_allow`]); it was not sent.
     Held,
-    /// Present state denies one thing and allows another, and the *allow* may not be sent yet: it was sent without it. Whatever else is
-    /// reported of the target is about what was sent.
-    DenyAlone,
     /// It got this far.
     Reached(Level),
     /// The destination does not have the target.

@@ -158,20 +158,6 @@ impl Lane {
         chosen.len()
     }
 
-    /// The *deny* of a message was sent, and its *allow* has to follow. Of what has to be sent again in any case that is the next attempt's.
-    pub(super) fn allow_later(&mut self, now: Now, target: Target) {
-        if self.work.contains_key(&target) || self.books.parked.contains_key(&target) {
-            return;
-        }
-        if self.books.allows.len() < ALLOWS_MAX && self.books.allows.insert(target) {
-            // A lane that is built after a crash says again whatever stands there.
-            self.dirty.allows.insert(target);
-        }
-        let change = Change { seq: 0, target, since_unix_ms: now.unix_ms, due_unix_ms: now.unix_ms, rank: 0 };
-        self.add(now, Work { kind: Kind::Fresh, place: Place::Flight, change, attempts: 0, sent: false, again: false });
-        self.hold(now, target);
-    }
-
     /// An *allow* that may not be sent yet waits for what it has to wait for.
     pub(super) fn hold(&mut self, now: Now, target: Target) {
         let Some(work) = self.work.get_mut(&target) else { return };

@@ -194,8 +194,7 @@ impl Lane {
         if let Some(trial) = flight.trial {
             self.trials[trial] = false;
         }
-        let (without_allow, reports): (Vec<_>, Vec<_>) = reports.iter().copied().partition(|(_, report)| *report == Report::DenyAlone);
-        let reports: BTreeMap<Target, Report> = reports.into_iter().collect();
+        let reports: BTreeMap<Target, Report> = reports.iter().copied().collect();
         match flight.errand {
             Errand::Poll(number) => {
                 self.judge_errand(now, started_ms.is_some(), &outcome, false);
@@ -224,9 +223,6 @@ impl Lane {
                     _ => true,
                 });
                 self.sent(now, flight, started_ms.is_some(), outcome, &reports);
-                for (target, _) in without_allow {
-                    self.allow_later(now, target);
-                }
             }
         }
     }
@@ -322,7 +318,7 @@ impl Lane {
             Some(Report::Drift) => self.park(now, target, Reason::Drift, true, true),
             Some(Report::Failed { is_retryable, code }) => self.park(now, target, Reason::Item(*code), *is_retryable, true),
             // Handled before: they say that nothing was sent.
-            Some(Report::Nothing | Report::Unreachable | Report::Held | Report::DenyAlone) => {}
+            Some(Report::Nothing | Report::Unreachable | Report::Held) => {}
         }
     }
 
@@ -599,8 +595,10 @@ impl Lane {
                 (Outcome::Ok(_), Some(Report::Absent)) => Some(Observed::Absent),
                 (Outcome::Ok(level), None) | (Outcome::Ok(_), Some(Report::Reached(level))) => Some(Observed::At(*level)),
                 (_, report) => {
-                    // Whoever needs no message, or cannot be known there, needs no look either.
-                    self.rounds[patrol].failed |= !matches!(report, Some(Report::Nothing | Report::Unreachable));
+                    // Whoever needs no message, or cannot be known there, needs no look either; who can never be read is not waited for.
+                    let is_over =
+                        matches!(report, Some(Report::Nothing | Report::Unreachable | Report::Failed { is_retryable: false, .. }));
+                    self.rounds[patrol].failed |= !is_over;
                     None
                 }
             };

@@ -520,28 +520,31 @@ impl Driver {
     /// What each target needs to hear now; who is not to be told is reported.
     fn messages(&mut self, no: u32, targets: impl Iterator<Item = (Target, bool)>) -> (Vec<Arc<Message>>, Vec<(Target, Report)>) {
         let Some(purposes) = self.runs.get(&no).map(|run| run.destination.purposes) else { return Default::default() };
-        let (mut messages, mut reports, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut messages, mut reports) = (Vec::new(), Vec::new());
         let targets: Vec<_> = targets.collect();
-        missing.extend(targets.iter().map(|(target, _)| Party::from_code(target.0)).filter(|party| self.states.get(*party).is_none()));
-        if !missing.is_empty() {
+        let party = |target: Target| Party::from_code(target.0);
+        let mut found: Vec<_> = targets.iter().map(|(target, _)| Some(self.states.get(party(*target))?.needed(purposes))).collect();
+        if found.iter().any(Option::is_none) {
             let shared = Arc::clone(&self.shared);
-            let read = shared.readers.read(&mut |read| missing.iter().try_for_each(|party| self.fill(read, *party)));
+            // Each is taken as soon as it is read: there may be more than are kept.
+            let read = shared.readers.read(&mut |read| {
+                for ((target, _), found) in targets.iter().zip(&mut found).filter(|(_, found)| found.is_none()) {
+                    self.fill(read, party(*target))?;
+                    *found = self.states.get(party(*target)).map(|cached| cached.needed(purposes));
+                }
+                Ok(())
+            });
             if let Err(error) = read {
                 tracing::error!(%error, destination = no, "present state cannot be read yet");
             }
         }
-        for (target, may_allow) in targets {
-            let party = Party::from_code(target.0);
-            let report = match self.states.get(party).map(|cached| cached.needed(purposes)) {
+        for ((target, may_allow), found) in targets.into_iter().zip(found) {
+            let report = match found {
                 // It could not be read: nothing is said about it, and it is tried again.
                 None => Report::Failed { is_retryable: true, code: 0 },
                 Some(Needed::Nothing) => Report::Nothing,
                 Some(Needed::Unreachable) => Report::Unreachable,
                 Some(Needed::Message(message)) if message.denied.is_empty() && !may_allow => Report::Held,
-                Some(Needed::Message(message)) if !message.allowed.is_empty() && !may_allow => {
-                    messages.push(Arc::new(Message { allowed: PurposeSet::EMPTY, ..Message::clone(&message) }));
-                    Report::DenyAlone
-                }
                 Some(Needed::Message(message)) => {
                     messages.push(message);
                     continue;

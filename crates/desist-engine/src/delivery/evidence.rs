@@ -94,8 +94,7 @@ impl Evidence {
     /// Notes what an errand's end shows about each of its targets: what was neither accepted nor found to be absent leaves no record.
     pub fn ended(&mut self, no: u32, asked: Asked, ended: &Ended, unix_ms: i64) {
         let Asked { what, mut versions } = asked;
-        // What was sent without an *allow* was sent all the same.
-        let reports: BTreeMap<Target, Report> = ended.reports.iter().copied().filter(|(_, report)| *report != Report::DenyAlone).collect();
+        let reports: BTreeMap<Target, Report> = ended.reports.iter().copied().collect();
         let of_all = match (&what, &ended.outcome) {
             (What::Send | What::Check, Outcome::Ok(level)) => reached(*level),
             // Nobody can ask after it, so the lane does not count it as taken either.

@@ -1,12 +1,13 @@
 //! What a request led to, as a file that others can check: its receipt, and for each destination the latest record of a delivery
 //! with the way from it to the same signed checkpoint.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use desist_core::fact::Entry;
 use desist_core::graph::Party;
 use desist_core::lane::{Assurance, Level};
-use desist_proof::delivery::{Deliveries, Delivery, Named, Proven, Record, Unproven, inclusion};
+use desist_proof::delivery::{Deliveries, Delivery, Named, Proven, Reached, Record, Unproven, inclusion};
 use desist_proof::proof;
 use desist_store::evidence::unpack;
 use desist_store::{Read, RequestRow, StoreError, tiles};
@@ -93,13 +94,22 @@ fn latest(read: &mut dyn Read, wanted: &BTreeMap<u64, u64>, upto: u64) -> Result
                 if wanted.get(&record.target).is_none_or(|least| record.version < *least) {
                     continue;
                 }
-                let rank = |record: &Record| (record.version, record.level, record.at);
                 let known = latest.entry((record.destination, record.target)).or_insert((record, *seq));
-                if rank(&record) > rank(&known.0) {
+                if says_more(&record, &known.0) {
                     *known = (record, *seq);
                 }
             }
         }
+    }
+}
+
+/// What was seen of a version stays seen, unless the destination said later that it does not have the person any more, or has again.
+fn says_more(record: &Record, known: &Record) -> bool {
+    let is_absent = |record: &Record| record.level == Reached::Absent;
+    match record.version.cmp(&known.version) {
+        Ordering::Equal if is_absent(record) != is_absent(known) => record.at >= known.at,
+        Ordering::Equal => (record.level, record.at) > (known.level, known.at),
+        order => order == Ordering::Greater,
     }
 }
 

@@ -90,7 +90,7 @@ struct DeliveryReport {
     at: String,
     /// The entry that made what was sent so.
     version: u64,
-    /// `accepted`, `applied` or `verified`.
+    /// `absent`, `accepted`, `applied` or `verified`.
     level: &'static str,
     status: u16,
     /// The first 16 bytes of the answer's SHA-256, in hexadecimal.

@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use desist_connector::declared::{Ceiling, Effect, On, Setting, SettingKind, Transport};
 use desist_connector::{Approvals, Given, Instance, Manifest, OpView, SHIPPED, Secret};
 use desist_core::lane::{Level, Rate};
-use desist_core::limits::{ATTEMPTS_MAX, CONCURRENCY_MAX, RATES_MAX};
+use desist_core::limits::{ATTEMPTS_MAX, CONCURRENCY_MAX, RATE_WINDOW_MS_MAX, RATES_MAX};
 use desist_core::purpose::BUILT_IN;
 use desist_engine::delivery::{Class, DESTINATIONS_MAX};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -318,8 +318,12 @@ impl Destination {
     /// The rate windows that hold: of each length the smaller one. The manifest's own are for all that share its credentials together.
     pub fn rates_of(&self, manifest: &Manifest, sharing: u32) -> Vec<Rate> {
         let own = self.rate.iter().filter_map(|text| text.parse::<Rate>().ok());
-        let part = |calls: u32| (calls / sharing.max(1)).max(1);
-        let declared = manifest.pace().rates.iter().map(|(calls, seconds)| Rate { calls: part(*calls), window_ms: seconds * 1000 });
+        // Fewer calls than destinations: each has one in a longer time.
+        let part = |calls: u32, window_ms: u64| match calls / sharing.max(1) {
+            0 => Rate { calls: 1, window_ms: (window_ms * u64::from(sharing.div_ceil(calls.max(1)))).min(RATE_WINDOW_MS_MAX) },
+            calls => Rate { calls, window_ms },
+        };
+        let declared = manifest.pace().rates.iter().map(|(calls, seconds)| part(*calls, seconds * 1000));
         let mut rates = BTreeMap::<u64, u32>::new();
         for rate in declared.chain(own) {
             rates.entry(rate.window_ms).and_modify(|calls| *calls = rate.calls.min(*calls)).or_insert(rate.calls);

@@ -91,13 +91,21 @@ impl Run {
     pub async fn errand(&self, errand: &Errand) -> Result<Ended, Down> {
         match errand {
             Errand::Send(messages) => {
-                self.inner.prepared.get_or_try_init(|| self.prepare()).await?;
+                self.prepared().await?;
                 self.send(messages).await
             }
             Errand::Check(messages) => self.check(messages).await,
             Errand::Poll(handle) => self.poll(handle).await,
-            Errand::Probe => self.probe().await,
+            Errand::Probe => {
+                // One that cannot be told anything does not work, whatever the cheapest call says.
+                self.prepared().await?;
+                self.probe().await
+            }
         }
+    }
+
+    async fn prepared(&self) -> Result<(), Down> {
+        self.inner.prepared.get_or_try_init(|| self.prepare()).await.copied()
     }
 
     fn code(&self, reason: &str) -> u16 {
@@ -127,14 +135,14 @@ impl Run {
             let mut status = None;
             if found == Existence::Missing {
                 // Whatever is answered, only what is there then counts.
-                let made = self.ask(&step.create, About::nobody(), |answer| Made(answer.status)).await?;
+                let Made { status: said, .. } = self.ask(&step.create, About::nobody(), |answer| Made::of(answer.status)).await?;
                 tracing::info!(
                     destination = self.inner.options.destination,
                     name = step.name,
-                    status = made.0,
-                    "it was not there, and was made"
+                    status = said,
+                    "it was not there, and was asked for"
                 );
-                status = Some(made.0);
+                status = Some(said);
                 found = look().await?;
             }
             if found != Existence::Exists {
@@ -329,17 +337,18 @@ impl Run {
     async fn verify(&self, person: &Person) -> Result<Verified, Down> {
         let instance = &self.inner.options.instance;
         let (calls, left) = instance.verify_calls(person).map_err(|error| self.not_rendered(error))?;
-        let mut worst = Verified::Clean;
         if left.iter().any(|left| left.identifier.is_none()) || calls.is_empty() {
             return Ok(Verified::Trouble(rejected_whole("unreachable")));
         }
+        // Whoever is there under another name is there.
+        let mut worst = Verified::Absent;
         for call in calls {
             let said = self.ask(&call, About::nobody(), |answer| instance.verify_result(answer)).await?;
             let rank = |verified: &Verified| match verified {
                 Verified::Dirty => 0,
                 Verified::Trouble(_) => 1,
-                Verified::Absent => 2,
-                Verified::Clean => 3,
+                Verified::Clean => 2,
+                Verified::Absent => 3,
             };
             if rank(&said) < rank(&worst) {
                 worst = said;
@@ -483,6 +492,7 @@ impl Run {
                 Some(Rows::Outcome(UnitOutcome::Failed { reason, retry })) => {
                     Report::Failed { is_retryable: *retry, code: self.code(reason) }
                 }
+                Some(Rows::Outcome(_)) if self.inner.options.cap < Level::Accepted => continue,
                 Some(Rows::Outcome(_)) => Report::Absent,
                 Some(Rows::Found { .. }) | None => {
                     people.push(asked_about(&message, &rows));
@@ -496,6 +506,8 @@ impl Run {
             let report = match said {
                 Verified::Clean => continue,
                 Verified::Dirty => Report::Drift,
+                // Where calls are only checked nobody was told anything.
+                Verified::Absent if self.inner.options.cap < Level::Accepted => continue,
                 Verified::Absent => Report::Absent,
                 Verified::Trouble(whole) => {
                     let reason = if let Whole::Rejected { reason } = whole { reason } else { "not_understood".to_owned() };
@@ -558,12 +570,27 @@ impl Run {
     }
 }
 
-/// The status of the answer to a call that makes something.
-struct Made(u16);
+/// The answer to a call that makes something, of which only the status is read.
+struct Made {
+    status: u16,
+    trouble: Option<Whole>,
+}
+
+impl Made {
+    fn of(status: u16) -> Self {
+        let trouble = match status {
+            401 => Some(Whole::Auth),
+            429 => Some(Whole::Throttled { after: None }),
+            500.. => Some(Whole::RetryLater { after: None }),
+            _ => None,
+        };
+        Self { status, trouble }
+    }
+}
 
 impl Said for Made {
     fn whole(&self) -> Option<&Whole> {
-        None
+        self.trouble.as_ref()
     }
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 
+use crate::campaign_http::{service, subscribed};
 use crate::support::{Seeded, Server, scale, until};
 
 const PROFILES: &str = "/acme/campaign/profileAndServices/profile/";
@@ -48,6 +49,12 @@ fn another_desist_is_told_read_back_and_patrolled() {
     let pkey = made.json()["PKey"].as_str().unwrap().to_owned();
     let read = || there.send("GET", &format!("{PROFILES}{pkey}"), b"", &[]).json();
     assert_eq!(read()["ccpaOptOut"], false);
+    // A newsletter is none of an opt-out's business.
+    let newsletter = service(&there, &json!({ "name": "newsletter", "label": "News" }));
+    subscribed(&there, &pkey, &newsletter);
+    let subscriptions = || there.send("GET", &format!("{PROFILES}{pkey}/subscriptions"), b"", &[]).json();
+    let before = subscriptions();
+    assert_eq!(before["content"].as_array().map(Vec::len), Some(1), "{before}");
 
     let directory = tempfile::tempdir().unwrap();
     let host = there.private.strip_prefix("http://").unwrap();
@@ -64,16 +71,37 @@ fn another_desist_is_told_read_back_and_patrolled() {
     assert_eq!(request(&here, &taken["id"])["status"], "enforced");
     let told = read();
     assert_eq!((&told["ccpaOptOut"], &told["blackListEmail"], &told["firstName"]), (&json!(true), &json!(false), &json!("Rosa")));
-    // Nobody is there under this address: that proves nothing about tomorrow's upload.
+    assert_eq!(subscriptions(), before);
+    // Nobody is there under this address, so there is nothing to enforce; until somebody is uploaded, whom the patrol finds.
     let nobody = opt_out(&here, "vega@example.org");
-    until("accepted", || level(&here, &nobody["id"], "campaign") == "accepted");
-    assert_eq!(request(&here, &nobody["id"])["status"], "received");
+    until("absent", || level(&here, &nobody["id"], "campaign") == "absent");
+    let view = request(&here, &nobody["id"]);
+    assert_eq!((&view["status"], &view["reason"]), (&json!("exception"), &json!("absent")), "{view}");
+    let listed = here.run(&["destination", "list"]);
+    assert!(String::from_utf8_lossy(&listed.stdout).contains(", 1 not there"), "{listed:?}");
+    let uploaded = there.post(PROFILES, &json!({ "email": "vega@example.org", "ccpaOptOut": false })).json();
+    let vega = || there.send("GET", &format!("{PROFILES}{}", uploaded["PKey"].as_str().unwrap()), b"", &[]).json();
+    until("found by the patrol", || vega()["ccpaOptOut"] == true);
+    until("enforced", || request(&here, &nobody["id"])["status"] == "enforced");
+    assert_eq!(level(&here, &nobody["id"], "campaign"), "verified");
 
     // Cleared behind our back: the patrol finds it, says so, and puts it right.
     let cleared = there.send("PATCH", &format!("{PROFILES}{pkey}"), br#"{"ccpaOptOut":false}"#, &[("content-type", "application/json")]);
     assert_eq!((cleared.status, &read()["ccpaOptOut"]), (200, &json!(false)), "{}", cleared.text);
     until("told again", || read()["ccpaOptOut"] == true);
     until("verified again", || level(&here, &taken["id"], "campaign") == "verified");
+    assert_eq!(subscriptions(), before);
+    let drifts = |kind: &str| {
+        let to = tempfile::tempdir().unwrap();
+        let exported = here.run(&["export", "log", to.path().join("log").to_str().unwrap()]);
+        assert!(exported.status.success(), "{exported:?}");
+        let entries = std::fs::read_to_string(to.path().join("log/entries.ndjson")).unwrap();
+        let entries = entries.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        entries.filter(|entry| entry["type"] == kind && entry["kind"] == "drift" && entry["destination"] == 1).count()
+    };
+    // Once for who came, once for who was changed; each stands until it is put right.
+    until("both alarms are over", || drifts("alarm_cleared") == 2);
+    assert_eq!(drifts("alarm_raised"), 2);
     let said = here.run(&["status"]);
     assert!(String::from_utf8_lossy(&said.stdout).contains("campaign"), "{said:?}");
     let exported = here.run(&["check"]);

@@ -141,7 +141,7 @@ fn an_allow_that_waits_for_a_job_for_days_holds_nobody_else_up() {
     rig.give(desist_core::lane::Input::Changed);
     let mut told = BTreeSet::new();
     let mut answer = |_: u64, targets: &[Sending]| {
-        let Sending { target, may_allow } = targets[0];
+        let Sending { target, may_allow, .. } = targets[0];
         if target == Target(1) && !may_allow {
             return (Outcome::NotSent, vec![(target, Report::Held)]);
         }

@@ -470,40 +470,6 @@ fn jobs_have_bounds() {
     }
 }
 
-/// Of a message that denies and allows the *deny* leaves at once, and the *allow* once it is stored that it may be under way: through a
-/// crash at any point, and through an earlier message that may still arrive.
-#[test]
-fn a_deny_does_not_wait_for_the_allow_that_is_said_with_it() {
-    fn alone(targets: &[Sending]) -> Vec<(Target, Report)> {
-        targets.iter().filter(|one| !one.may_allow).map(|one| (one.target, Report::DenyAlone)).collect()
-    }
-    for (is_lost, crash_at) in
-        [(false, None), (true, None), (false, Some(5)), (false, Some(100)), (false, Some(1_500)), (true, Some(12_000))]
-    {
-        let mut rig = Rig::new(plain(), crowd(1));
-        let whole = std::cell::RefCell::new(Vec::new());
-        let mut answer = |now: u64, targets: &[Sending]| {
-            whole.borrow_mut().push((now, targets[0].may_allow));
-            let is_first = whole.borrow().len() == 1;
-            (if is_lost && is_first { down(Failure::Ambiguous) } else { Outcome::Ok(Level::Applied) }, alone(targets))
-        };
-        if let Some(at_ms) = crash_at {
-            rig.run(at_ms, &mut answer);
-            rig = Rig::restore(plain(), rig.feed, rig.store, rig.now, at(rig.now));
-        }
-        rig.run(120_000, &mut answer);
-        let whole = whole.into_inner();
-        assert!(!whole[0].1 && whole[0].0 < 100, "{is_lost} {crash_at:?}: the deny is sent at once: {whole:?}");
-        assert!(whole.last().unwrap().1 && whole.len() < 8, "{is_lost} {crash_at:?}: the whole is sent in the end: {whole:?}");
-        if is_lost {
-            let first_whole = whole.iter().find(|(_, may_allow)| *may_allow).unwrap().0;
-            assert!(first_whole >= plain().request_timeout_ms, "{crash_at:?}: not while the first may still arrive: {whole:?}");
-        }
-        assert_eq!((rig.store.allows.len(), rig.store.parked.len(), rig.store.head.cursor), (0, 0, 1), "{is_lost} {crash_at:?}");
-        assert_eq!(rig.store.level(Target(1), 1, Need::Message), Assurance::At(Level::Applied));
-    }
-}
-
 #[test]
 fn however_many_are_below_the_floor_the_others_stay_at_it() {
     let mut rig = Rig::new(large(), crowd(50_000));

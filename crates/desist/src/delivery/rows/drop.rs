@@ -294,7 +294,11 @@ impl Inner {
         let (rows, files) = (parts.iter().map(|part| part.rows).sum(), parts.len());
         let manifest = format!("{SNAPSHOT}{number:020}{MANIFEST}");
         self.place.put(&manifest, self.manifest("snapshot", versions.unwrap_or_default(), parts)).await?;
-        let deleted = self.clean(number).await?;
+        // The snapshot is there, whatever becomes of files that nobody needs any more: the next one deletes them.
+        let deleted = self.clean(number).await.unwrap_or_else(|fault| {
+            tracing::warn!(connector = self.instance.manifest().id(), problem = fault.problem, "old files were not deleted");
+            0
+        });
         Ok(Snapshot { manifest, rows, files, deleted })
     }
 
