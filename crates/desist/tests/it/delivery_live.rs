@@ -15,28 +15,28 @@ use crate::support::{Seeded, Server, scale, until};
 
 const PROFILES: &str = "/acme/campaign/profileAndServices/profile/";
 
-fn opt_out(server: &Server, email: &str) -> Value {
+pub fn opt_out(server: &Server, email: &str) -> Value {
     let body = json!({ "kind": "opt_out", "channel": "form", "identifiers": [{ "kind": "email", "value": email }] });
     let answer = server.post("/v1/requests", &body);
     assert_eq!(answer.status, 201, "{}", answer.text);
     answer.json()
 }
 
-fn request(server: &Server, id: &Value) -> Value {
+pub fn request(server: &Server, id: &Value) -> Value {
     let answer = server.send("GET", &format!("/v1/requests/{}", id.as_str().unwrap()), b"", &[]);
     assert_eq!(answer.status, 200, "{}", answer.text);
     answer.json()
 }
 
 /// Where a request stands at a destination.
-fn level(server: &Server, id: &Value, destination: &str) -> String {
+pub fn level(server: &Server, id: &Value, destination: &str) -> String {
     let request = request(server, id);
     let standings = request["destinations"].as_array().expect("a list").clone();
     let standing = standings.iter().find(|standing| standing["id"] == destination).expect("the destination is there");
     standing["level"].as_str().expect("a word").to_owned()
 }
 
-fn write_secret(data: &Path, name: &str, secret: &str) {
+pub fn write_secret(data: &Path, name: &str, secret: &str) {
     std::fs::write(data.join(name), secret).unwrap();
 }
 

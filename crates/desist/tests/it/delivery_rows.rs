@@ -26,6 +26,7 @@ mod bucket;
 mod files;
 mod sftp;
 mod sql;
+mod whole;
 
 const NOTHING: PurposeSet = PurposeSet::EMPTY;
 const SALE: PurposeSet = PurposeSet::SALE;

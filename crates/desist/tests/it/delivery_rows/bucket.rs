@@ -6,13 +6,13 @@ use std::process::{Child, Stdio};
 use super::*;
 
 /// A server that speaks S3 and checks signatures; it ends when dropped.
-struct Server {
+pub(super) struct Server {
     child: Child,
-    port: u16,
+    pub(super) port: u16,
 }
 
 impl Server {
-    fn start(directory: &Path, port: u16) -> Self {
+    pub(super) fn start(directory: &Path, port: u16) -> Self {
         let mut command = Command::new("node");
         command.arg(CLIENTS.join("bucket.mjs")).arg(directory).arg(port.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
         let mut child = command.spawn().expect("node runs");
@@ -39,7 +39,7 @@ fn open(endpoint: &str, bucket: &str, secret: &str, allow_private: bool) -> Resu
 }
 
 /// An object as the server keeps it, taken through a request of its own: the server checks that too.
-fn names(directory: &Path) -> Vec<String> {
+pub(super) fn names(directory: &Path) -> Vec<String> {
     let mut waiting = vec![directory.to_owned()];
     let mut found = Vec::new();
     while let Some(directory) = waiting.pop() {

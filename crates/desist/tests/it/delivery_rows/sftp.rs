@@ -6,10 +6,10 @@ use std::process::{Child, Stdio};
 use super::*;
 use crate::support::until;
 
-const SERVER: &str = "exec /usr/lib/openssh/sftp-server";
+pub(super) const SERVER: &str = "exec /usr/lib/openssh/sftp-server";
 
 /// A server of OpenSSH of the test's own; it ends when dropped.
-struct Ssh {
+pub(super) struct Ssh {
     directory: tempfile::TempDir,
     port: u16,
     child: Option<Child>,
@@ -24,7 +24,7 @@ fn ran(command: &mut Command) -> String {
 
 impl Ssh {
     /// With a program that serves files; `ssh.path("in")` is where they go.
-    fn start(server: &str) -> Self {
+    pub(super) fn start(server: &str) -> Self {
         Self::start_with(server, None)
     }
 
@@ -61,7 +61,7 @@ impl Ssh {
         ssh
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -69,7 +69,7 @@ impl Ssh {
         std::fs::read_to_string(self.path(name)).expect("a file")
     }
 
-    fn up(&mut self) {
+    pub(super) fn up(&mut self) {
         let mut command = Command::new(if self.has_password { "unshare" } else { "/usr/sbin/sshd" });
         if self.has_password {
             // It sees another file of passwords than the rest of the machine.
@@ -82,7 +82,7 @@ impl Ssh {
     }
 
     /// Ends the server, and the sessions that it has.
-    fn down(&mut self) {
+    pub(super) fn down(&mut self) {
         if let Some(mut child) = self.child.take() {
             let children = Command::new("pgrep").args(["-P", &child.id().to_string()]).output().expect("pgrep runs").stdout;
             let _ = child.kill();
@@ -100,7 +100,7 @@ impl Ssh {
         String::from_utf8_lossy(&output).lines().count()
     }
 
-    fn settings(&self, more: &Value) -> Value {
+    pub(super) fn settings(&self, more: &Value) -> Value {
         let mut settings = json!({
             "host": "localhost",
             "port": self.port,

@@ -7,7 +7,7 @@ use super::*;
 use crate::support::until;
 
 /// A server of PostgreSQL of the test's own, with TLS; it ends when dropped.
-struct Postgres {
+pub(super) struct Postgres {
     directory: tempfile::TempDir,
     bin: PathBuf,
     port: u16,
@@ -37,7 +37,7 @@ fn ran(command: &mut Command) -> String {
 }
 
 impl Postgres {
-    fn start() -> Self {
+    pub(super) fn start() -> Self {
         let found = std::fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is missing; run scripts/test");
         let bin = found.map(|entry| entry.expect("an entry").path().join("bin")).max().expect("a version");
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -76,7 +76,7 @@ impl Postgres {
         self.directory.path().join("data")
     }
 
-    fn up(&mut self) {
+    pub(super) fn up(&mut self) {
         let mut command = as_server(self.bin.join("postgres"));
         command.current_dir("/").arg("-D").arg(self.data()).args(["-F", "-p", &self.port.to_string(), "-h", "127.0.0.1", "-l"]);
         command.arg("-k").arg(self.directory.path()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -85,7 +85,7 @@ impl Postgres {
     }
 
     /// Ends it at once, as a crash does to whoever is connected.
-    fn down(&mut self) {
+    pub(super) fn down(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = Command::new("kill").args(["-QUIT", &child.id().to_string()]).status();
             let _ = child.wait();
@@ -100,15 +100,15 @@ impl Postgres {
     }
 
     /// What a query says as the server's own administrator.
-    fn sql(&self, query: &str) -> Vec<String> {
+    pub(super) fn sql(&self, query: &str) -> Vec<String> {
         ran(&mut self.psql(query)).lines().map(str::to_owned).collect()
     }
 
-    fn ca(&self) -> String {
+    pub(super) fn ca(&self) -> String {
         self.directory.path().join("ca.pem").to_string_lossy().into_owned()
     }
 
-    fn url(&self, user: &str, password: &str, host: &str, rest: &str) -> Value {
+    pub(super) fn url(&self, user: &str, password: &str, host: &str, rest: &str) -> Value {
         json!({ "secret": format!("postgres://{user}:{password}@{host}:{}/postgres{rest}", self.port) })
     }
 
@@ -125,7 +125,7 @@ impl Drop for Postgres {
 }
 
 /// The query of the connector's own page, in PostgreSQL.
-const ANTI_JOIN: &str = "SELECT c.email FROM contacts c \
+pub(super) const ANTI_JOIN: &str = "SELECT c.email FROM contacts c \
     LEFT JOIN privacy.choices s ON s.kind = 'email' AND s.status = 'opt_out' \
     AND s.sha256_hex = encode(sha256(convert_to(lower(trim(c.email)), 'UTF8')), 'hex') \
     WHERE s.sha256_hex IS NULL ORDER BY 1";
