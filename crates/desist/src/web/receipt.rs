@@ -140,13 +140,10 @@ fn page(app: &App, row: &RequestRow, evidence: &Evidence, signed: bool, enforcem
             "enforced",
             "The choice is recorded. Every system that has to be told of it was told, and has confirmed as much as the business asks of it.",
         ),
-        (_, Enforcement::Unreachable) => (
+        // The two look alike: a code shows who asked, and not whose address was given.
+        (_, Enforcement::Unreachable | Enforcement::Absent) => (
             "exception",
-            "The choice is recorded, and whoever asks desist is told to obey it. No other system knows whom it is about, so none could be told.",
-        ),
-        (_, Enforcement::Absent) => (
-            "exception",
-            "The choice is recorded, and whoever asks desist is told to obey it. The other systems that were asked hold nothing under what was given here.",
+            "The choice is recorded, and whoever asks desist is told to obey it. In no other system was there anything to change under what was given here.",
         ),
     };
     let config = app.config.load();
