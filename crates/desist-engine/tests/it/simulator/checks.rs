@@ -122,7 +122,7 @@ impl World {
     }
 
     /// Whoever has what was owed is owed nothing more.
-    fn settle_debts(&mut self) -> Failed {
+    pub fn settle_debts(&mut self) -> Failed {
         let told = self.told();
         let met: Vec<_> = self
             .known

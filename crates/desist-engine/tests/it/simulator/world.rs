@@ -586,8 +586,15 @@ impl World {
     }
 
     fn thaw(&mut self, id: u64) -> Failed {
+        let unix_ms = self.unix_ms();
         let Some(node) = self.nodes.iter_mut().find(|node| node.id == id) else { return Ok(()) };
         node.frozen = false;
+        let now = Now { unix_ms, mono_ms: node.base() + self.now };
+        if node.is_superseded && node.driver.status(now).iter().any(|status| status.lane.is_none()) {
+            // It would ask for that lease again at once, and have it.
+            self.end_node(id);
+            return Ok(());
+        }
         let (kept, is_superseded) = (std::mem::take(&mut node.kept), node.is_superseded);
         self.note(format_args!("node {id} thaws"));
         self.trouble = self.trouble.max(self.now);
@@ -785,6 +792,8 @@ impl World {
     }
 
     fn choose(&mut self) -> Failed {
+        // What was owed and is met is not part of what will be owed now.
+        self.settle_debts()?;
         let (emails, all) = (8, self.identifiers.len() as u64);
         let email = self.people.below(emails) as usize;
         let customer = 8 + self.people.below(4) as usize;
