@@ -138,7 +138,7 @@ fn page(app: &App, row: &RequestRow, evidence: &Evidence, signed: bool, enforcem
         ),
         (_, Enforcement::Enforced) => (
             "enforced",
-            "The choice is recorded. Every system that has to be told of it was told, and has confirmed as much as the business asks of it.",
+            "The choice is recorded. Every system that knows the person under what was given here was told, and has confirmed as much as the business asks of it.",
         ),
         // The two look alike: a code shows who asked, and not whose address was given.
         (_, Enforcement::Unreachable | Enforcement::Absent) => (
